@@ -23,16 +23,17 @@ $(STAMP): pyproject.toml constraints.txt hatch_build.py $(wildcard rtcore/_tick/
 run: install     ## a game played twice by a trained network that takes 100 ms: 15 s by one worker, 15 s by staggered ones
 	$(BIN)/rtcore-run --env-id rtcore/Catch-v0 --policy trained --policy-args pad_ms=100 --compare sequential --duration 15 --out runs/latest
 
-test: install    ## the tests, without the slow ones: eight to ten minutes on two cores
+test: install    ## the tests, without the slow ones: eight minutes on two cores, ten where they are slow
 	$(BIN)/python -m pytest -m "not slow" $(SIDE_BY_SIDE)
 
 # In two rows: most of them are one program each, and compute all the time.
 test-slow: install  ## the slow tests, without those of a container image, on Ray, wandb, MLflow, Rerun, pyarrow too: a quarter of an hour
 	sh docker/install.sh $(BIN)/python '.[ray,wandb,mlflow,rerun,lerobot]'
+	$(BIN)/python -m pytest -m "(hypothesis or drawn) and not slow" --hypothesis-profile=thorough $(SIDE_BY_SIDE)
 	$(BIN)/python -m pytest -m "slow and not image" -n 2
 
 test-all: install  ## every test, the slow ones and those of a container image too
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
+	$(BIN)/python -m pytest --hypothesis-profile=thorough $(SIDE_BY_SIDE)
 
 check: install   ## format, lint, strict types, quick tests: under a minute
 	$(BIN)/ruff format --check .

@@ -16,8 +16,9 @@ The folders are the layers, lowest first; each imports only what stands above it
                                         jobs, with the features for a head (job_context), what acts where chunks overlap
                                         (overlap); transitions and checkpoints; a run kept losslessly, and exported
                                         (minari, lerobot)
-    processes report (rtcore_workers)   who starts, watches and restarts whom, one file a role (workers, learners), how
-                                        often (restarts); what people see: a run that goes on (live), one that is over
+    processes report (rtcore_workers)   who starts, watches and restarts whom: what all roles share (supervisor), one file
+                                        a role (workers, learners), and how often (restarts, for all roles); what people
+                                        see: a run that goes on (live), one that is over
                                         (page), its folder as tables (loaded); what computes: a worker reads a
                                         frame and writes its action slot (inference) with the newest published
                                         weights (weights/shared), a learner updates them (learner), by an algorithm

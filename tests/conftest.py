@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from rtcore.processes.servers import shared_imports
 from rtcore.report.log import lines_to
@@ -42,9 +41,9 @@ def pytest_configure() -> None:
     sys.dont_write_bytecode = False
     # As the programs do (rtcore.cli): NumPy's threads are not to look for work where others have some.
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
-    # No test asserts a duration, and Hypothesis does, unless it is told not to.
-    settings.register_profile("rtcore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    settings.load_profile("rtcore")
+    from tests.support.drawn import register_profiles
+
+    register_profiles()
     # A shell ignores the one for what it starts in the background, nohup the other, and so would every program that the
     # tests start.
     for signum, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rtcore.channel import Channel
 from rtcore.errors import ChannelError, ConfigError, EnvironmentFailed, PolicyError
 from rtcore.messages import End, Failed, Forked, LearnerReady, WeightSizes
+from tests.support.drawn import examples
 from tests.support.launcher_parts import Say
 
 pytestmark = pytest.mark.unit
@@ -53,7 +54,7 @@ def drain(channel: Channel) -> list[Any]:
 
 
 @given(st.lists(json_values, max_size=5))
-@settings(max_examples=60)
+@examples(60)
 def test_what_is_posted_arrives_whole_and_in_order(values: list[Any]) -> None:
     with both_ends() as (left, right):
         for value in values:
@@ -62,7 +63,7 @@ def test_what_is_posted_arrives_whole_and_in_order(values: list[Any]) -> None:
 
 
 @given(st.lists(st.integers(0, 700_000), min_size=1, max_size=4), st.lists(st.integers(0, 700_000), max_size=4))
-@settings(max_examples=25)
+@examples(25)
 def test_two_ends_that_are_both_full_take_turns_and_lose_nothing(there: list[int], back: list[int]) -> None:
     with both_ends(send_bytes=4096) as (left, right):
         for end, sizes in ((left, there), (right, back)):
@@ -82,7 +83,7 @@ def test_two_ends_that_are_both_full_take_turns_and_lose_nothing(there: list[int
 
 
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=40))
-@settings(max_examples=40)
+@examples(40)
 def test_a_message_is_the_same_however_the_kernel_cuts_it(cuts: list[int]) -> None:
     with both_ends() as (left, right), both_ends() as (raw, _):
         raw.close()

@@ -6,7 +6,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rtcore.clock import (
@@ -20,6 +20,7 @@ from rtcore.clock import (
     rate_from,
     thread_cpu_time_ns,
 )
+from tests.support.drawn import examples
 
 pytestmark = pytest.mark.unit
 
@@ -40,7 +41,7 @@ def test_the_game_boys_grid_is_exact_over_a_billion_ticks():
     assert grid.period_ns == Fraction(10**9 * 70224, 4194304)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(rate=rates, epoch=epochs, tick=st.integers(0, 10**9))
 def test_a_deadline_is_the_exact_instant_rounded_down_and_never_drifts(rate, epoch, tick):
     grid = TickGrid(epoch, rate)
@@ -48,7 +49,7 @@ def test_a_deadline_is_the_exact_instant_rounded_down_and_never_drifts(rate, epo
     assert 0 <= exact - grid.deadline_ns(tick) < 1
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(rate=rates, epoch=epochs, tick=st.integers(0, 10**9))
 def test_tick_at_is_the_inverse_of_deadline(rate, epoch, tick):
     grid = TickGrid(epoch, rate)
@@ -57,7 +58,7 @@ def test_tick_at_is_the_inverse_of_deadline(rate, epoch, tick):
     assert grid.tick_at(deadline_ns - 1) == tick - 1
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(rate=rates, epoch=epochs, offset_ns=st.integers(-(10**12), 10**15))
 def test_tick_at_is_the_last_tick_that_is_not_in_the_future(rate, epoch, offset_ns):
     grid, now_ns = TickGrid(epoch, rate), epoch + offset_ns
@@ -94,7 +95,7 @@ def test_before_the_epoch_the_first_tick_is_tick_0():
     assert plan_next_tick(TickGrid(1000, Fraction(10**8)), -1, 0) == TickPlan(0, 1000, 0)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(rate=rates, epoch=epochs, late_periods=st.lists(st.floats(0, 6), min_size=1, max_size=60))
 def test_every_tick_is_run_or_counted_as_skipped_whatever_happens(rate, epoch, late_periods):
     grid, last, now_ns, counted = TickGrid(epoch, rate), -1, 0, 0
@@ -142,7 +143,7 @@ def test_deadlines_are_remembered_for_thousands_of_moves_and_then_taken_from_the
     assert pace.deadline_ns(1000) == deadlines[1903] - 903 * 10
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(rate=rates, epoch=epochs, late_periods=st.lists(st.floats(0, 6), min_size=1, max_size=60))
 def test_stretching_runs_every_tick_never_early_and_moves_the_grid_only_after_an_overrun(rate, epoch, late_periods):
     pace, last, now_ns, plans = TickPace(TickGrid(epoch, rate), "stretch"), -1, 0, []
@@ -178,7 +179,7 @@ def test_while_the_grid_moves_no_time_passes_on_it():
     assert [pace.elapsed_ns(2, at_ns) for at_ns in (40, 44, 54, 60, 66)] == [-4, 0, 10, 10, 16]
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(rate=rates, epoch=epochs, late_periods=st.lists(st.floats(0, 6), min_size=1, max_size=60))
 def test_skipping_never_moves_the_grid(rate, epoch, late_periods):
     grid = TickGrid(epoch, rate)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.drawn import examples
 from tests.support.probe_worlds import POKEMON, PokemonProbe
 
 pytestmark = pytest.mark.unit
@@ -157,14 +158,14 @@ def model(frames, quirks):
     return played
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(frames=FRAMES)
 def test_any_course_of_a_battle_is_paid_as_the_model_says(fight, frames):
     fight.env.reset(seed=0)
     assert [fight.after(*frame) for frame in frames] == model(frames, quirks=False)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(frames=FRAMES)
 def test_any_course_of_a_battle_with_quirks_is_paid_as_the_reference_pays_it(quirky, frames):
     quirky.env.reset(seed=0)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.drawn import examples
 from tests.support.probe_worlds import POKEMON, PokemonProbe
 
 pytestmark = pytest.mark.unit
@@ -184,7 +185,7 @@ class Reference:
 COURSE = st.lists(FRAME, min_size=1, max_size=14)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(frames=COURSE)
 def test_any_course_of_a_hunt_is_paid_as_the_reference_pays_it(hunt, frames):
     reference = Reference()
@@ -192,7 +193,7 @@ def test_any_course_of_a_hunt_is_paid_as_the_reference_pays_it(hunt, frames):
     assert [hunt.after(**frame) for frame in frames] == [reference.step(frame) for frame in frames]
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(frames=COURSE)
 def test_the_quirks_of_the_reference_change_no_reward_of_a_hunt(quirky, frames):
     reference = Reference()

@@ -9,11 +9,12 @@ from io import StringIO
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rtcore_envs.errors import RomError, StateError
 from rtcore_envs.tetris import MAX_IDLE_FRAMES, from_bcd
+from tests.support.drawn import examples
 from tests.support.probe_worlds import NOTHING, Probe, poke
 
 pytestmark = pytest.mark.unit
@@ -114,7 +115,7 @@ def test_points_of_the_start_state_are_no_reward(probe):
     env.close()
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(scores=st.lists(st.integers(0, 999_999), min_size=1, max_size=10))
 def test_rewards_of_an_episode_sum_to_its_score(fresh, scores):
     fresh.reset(seed=0)

@@ -1,6 +1,7 @@
 """Two hundred flipped bits and cuts in each kind of file: the right result or one named error, never anything else.
 
-In this process, where nothing but Python and NumPy reads the file. One test for each kind runs the program.
+In `make test` the first third of them. In this process, where nothing but Python and NumPy reads the file. One test for
+each kind runs the program.
 """
 
 from __future__ import annotations
@@ -34,9 +35,10 @@ from rtcore.results.folder import FILES, read_run
 from rtcore.scheduling.dispatch import TickKind
 from rtcore.virtual.latency import parse_latency
 from rtcore.virtual.simulate import Simulation
+from tests.support.drawn import cases
 from tests.support.recorded_runs import recorded, tampering
 
-pytestmark = pytest.mark.unit
+pytestmark = [pytest.mark.unit, pytest.mark.drawn]
 
 LEARNED = {
     "env_id": "CartPole-v1",
@@ -70,7 +72,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def damaged(file: Path, times: int, seed: int) -> Iterator[str]:
     """Damage `file`, `times` times, each time anew; it is whole again afterwards."""
     rng, good = random.Random(seed), file.read_bytes()
-    for number in range(times):
+    for number in range(cases(times)):
         data = bytearray(good)
         if number % 4 == 3:
             del data[rng.randrange(len(data)) :]
@@ -177,7 +179,7 @@ def test_an_unfinished_recording_that_is_cut_is_a_named_error_and_no_hang(tmp_pa
     flipped = bytearray(good)
     flipped[len(good) // 3] ^= 4
     file.write_bytes(flipped)
-    survives(lambda: Recording(file).close(), "a flipped bit in the middle")
+    survives(lambda: Recording(file, limit_s=2.0).close(), "a flipped bit in the middle")
 
 
 @pytest.mark.slow

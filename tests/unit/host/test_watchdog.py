@@ -3,7 +3,7 @@
 from contextlib import nullcontext
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rtcore.clock import ManualClock
@@ -11,6 +11,7 @@ from rtcore.errors import PolicyError
 from rtcore.host.watchdog import CpuUse, Watchdog
 from rtcore.processes.restarts import Restarts
 from rtcore.processes.workers import refuse_without_answers
+from tests.support.drawn import examples
 
 pytestmark = pytest.mark.unit
 
@@ -51,7 +52,7 @@ def test_a_watcher_that_stood_still_waits_another_round(stand_still_s):
     assert watch(clock, patience, 10, sign=lambda _: 0) >= 10 * SECOND, "a real hang is found all the same"
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(gaps=st.lists(st.integers(1, 100 * SECOND), min_size=1, max_size=60))
 def test_no_gap_between_two_looks_counts_for_more_than_half_a_second(gaps):
     clock, patience = watcher()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from gymnasium import spaces
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rtcore.learn.replay_memory import TransitionReader
@@ -17,11 +17,12 @@ from rtcore.scheduling.dispatch import TickKind
 from rtcore.spaces import ActionSpec, Block, ObservationSpec
 from rtcore.torture.decisions import oracle
 from tests.support.decisions import record_of, runs
+from tests.support.drawn import examples
 
 pytestmark = pytest.mark.unit
 
 
-@settings(max_examples=120)
+@examples(120)
 @given(runs, st.sampled_from([0.0, 0.9, 1.0]), st.booleans(), st.booleans())
 def test_every_decision_is_the_one_of_the_oracle(run, gamma, discount_rewards, chunks):
     rows = record_of(**run)
@@ -33,7 +34,7 @@ def test_every_decision_is_the_one_of_the_oracle(run, gamma, discount_rewards, c
     assert [t.discount for t in got] == pytest.approx([t["discount"] for t in expected])
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(runs)
 def test_every_tick_of_an_ended_episode_has_one_owner_or_is_counted(run):
     rows = record_of(**run)
@@ -47,7 +48,7 @@ def test_every_tick_of_an_ended_episode_has_one_owner_or_is_counted(run):
     assert builder.counts.transitions == len(got)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(runs, st.data())
 def test_after_a_gap_only_whole_transitions_come(run, data):
     """What was lost is counted; whatever comes out is what the oracle says, or does not come out."""

@@ -8,7 +8,7 @@ from itertools import groupby
 import numpy as np
 import pytest
 from gymnasium import spaces
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rtcore.config.run import make_config
@@ -22,6 +22,7 @@ from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore.torture.decisions import oracle
 from rtcore.virtual.simulate import Simulation
 from tests.support.decisions import record_of, runs
+from tests.support.drawn import examples
 
 pytestmark = pytest.mark.unit
 
@@ -147,7 +148,7 @@ histories = st.builds(
 )
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(runs, st.sets(st.integers(1, 199), max_size=4), histories, st.integers(1, 5), st.integers(1, 7))
 def test_batches_hold_what_each_decision_saw_and_n_steps_of_what_followed(run, skips, history, n_step, every):
     rows = ticks_of(run, skips)
@@ -168,7 +169,7 @@ def test_batches_hold_what_each_decision_saw_and_n_steps_of_what_followed(run, s
     assert under_way.reader.counts.lost_ticks == 0
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(runs, histories, st.integers(1, 4), st.lists(st.integers(1, 120), min_size=2, max_size=8))
 def test_a_reader_that_was_away_never_samples_across_what_it_lost(run, history, n_step, absences):
     rows = ticks_of(run, ())
@@ -188,7 +189,7 @@ def test_a_reader_that_was_away_never_samples_across_what_it_lost(run, history, 
         assert under_way.reader.counts.lost_ticks > 0
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(runs, histories)
 def test_what_a_worker_is_given_is_what_a_learner_samples(run, history):
     rows = ticks_of(run, ())

@@ -4,11 +4,12 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rtcore.memory.counters import Histogram, Words, bucket_bounds, bucket_of
 from rtcore.memory.layout import ENV_STATUS, HISTOGRAM_BUCKETS, HISTOGRAM_BYTES, WORKER_CONTROL
+from tests.support.drawn import examples
 
 pytestmark = pytest.mark.unit
 
@@ -28,7 +29,7 @@ def filled(values):
 # -- buckets -----------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.integers(0, LIMIT - 1))
 def test_every_value_lies_within_the_bounds_of_its_bucket(value):
     low, high = bucket_bounds(bucket_of(value))
@@ -54,20 +55,20 @@ def test_values_below_256_have_a_bucket_of_their_own():
 # -- percentiles -------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(values=samples, q=st.sampled_from([0.0, 0.25, 0.5, 0.9, 0.99, 1.0]))
 def test_a_percentile_is_within_four_per_mille_of_numpys(values, q):
     exact = float(np.quantile(np.array(values), q, method="inverted_cdf"))
     assert filled(values).percentile(q) == pytest.approx(exact, rel=0.004)
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(values=st.lists(st.integers(0, 255), min_size=1, max_size=200), q=st.sampled_from([0.0, 0.1, 0.5, 0.99, 1.0]))
 def test_a_percentile_below_256_is_exact(values, q):
     assert filled(values).percentile(q) == np.quantile(np.array(values), q, method="inverted_cdf")
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(samples)
 def test_mean_spread_and_extremes_are_those_of_the_samples(values):
     shape, array = filled(values), np.array(values, dtype=np.float64)
@@ -99,7 +100,7 @@ def test_negative_values_count_as_nought_and_huge_ones_land_in_the_last_bucket()
 # -- merging, clearing, sharing ----------------------------------------------------------------------------------
 
 
-@settings(max_examples=80)
+@examples(80)
 @given(samples, samples)
 def test_merged_is_what_both_together_would_have_given(first, second):
     merged, together = filled(first).merged(filled(second)), filled(first + second)

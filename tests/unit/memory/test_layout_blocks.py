@@ -1,11 +1,12 @@
 """What must hold of a run's segments whatever its sizes: aligned, apart, and one writing process per cache line."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rtcore.memory import layout
 from rtcore.memory.layout import ENV_HISTOGRAMS, WORKER_HISTOGRAMS, Layout
+from tests.support.drawn import examples
 
 pytestmark = pytest.mark.unit
 
@@ -89,7 +90,7 @@ def blocks_of(sizes):
     ]
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(sizes)
 def test_blocks_do_not_overlap_and_fit_their_segment(sizes):
     for blocks, segment_bytes in blocks_of(sizes):
@@ -100,7 +101,7 @@ def test_blocks_do_not_overlap_and_fit_their_segment(sizes):
         assert last + num_bytes <= segment_bytes
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(sizes)
 def test_every_block_starts_on_a_cache_line_so_that_none_has_two_writing_processes(sizes):
     for blocks, _ in blocks_of(sizes):
@@ -111,7 +112,7 @@ def test_every_block_starts_on_a_cache_line_so_that_none_has_two_writing_process
                 assert writers.setdefault(line, writer) == writer
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(sizes)
 def test_a_layout_goes_through_json_unchanged(sizes):
     assert Layout.from_json(sizes.to_json()) == sizes

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rtcore.loop import job_context
@@ -24,6 +24,7 @@ from rtcore.scheduling.dispatch import Committed, Decision, Dispatcher, Known, T
 from rtcore.scheduling.draft import draft_of
 from rtcore.scheduling.jobs import Answer, Job, JobRow
 from rtcore.spaces import ActionSpec, Block, PolicyNeeds
+from tests.support.drawn import examples
 
 pytestmark = pytest.mark.unit
 _compiled = pytest.importorskip(
@@ -159,7 +160,7 @@ def log(side: Side, chance: random.Random) -> Any:
     return side.log.next_seq, side.log.read(side.log.next_seq - chance.randint(0, 5))
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(
     st.lists(
         st.sampled_from((publish, publish_draft, publish_draft, read, read, book, book_all, answer, log)), max_size=20

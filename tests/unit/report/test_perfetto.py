@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rtcore.errors import ConfigError
@@ -17,6 +17,7 @@ from rtcore.report.perfetto.events import ANNOUNCE, JOB_SPAN, map_spool, windows
 from rtcore.report.perfetto.writer import TRACE_FILE, convert_folder
 from rtcore.results.rows import TICKS, TickRow
 from rtcore.scheduling.dispatch import Outcome, TickKind
+from tests.support.drawn import examples
 from tests.support.made_up_trace import K, events, job, tick
 from tests.support.tracecheck import Parsed, parse
 
@@ -165,7 +166,7 @@ small = st.integers(-1, 3)
 
 
 @given(st.lists(st.tuples(kinds, times, times, small, small, small, small, small), max_size=60), st.integers(1, 20))
-@settings(max_examples=100)
+@examples(100)
 def test_whatever_the_stamps_say_slices_nest_and_every_one_ends(tmp_path_factory, rows, window_size):
     folder = tmp_path_factory.mktemp("any")
     table = events(*((kind, start, start + length, *rest) for kind, start, length, *rest in rows))

@@ -6,12 +6,13 @@ from dataclasses import replace
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rtcore.errors import ConfigError
 from rtcore.processes.rehearsal import Growth, Round
 from rtcore.scheduling.planner import Plan, Tau, make_plan
+from tests.support.drawn import examples
 
 pytestmark = pytest.mark.unit
 
@@ -56,7 +57,7 @@ def test_expected_time_is_planned_from_the_mean_but_manned_for_the_slow_ones():
     assert (plan.workers, plan.delay_ticks, plan.stride_ticks) == (6, 5, 1)
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(p99_ms=st.integers(1, 2000), workers=st.integers(1, 64))
 def test_given_workers_act_every_ceil_d_by_n_ticks(p99_ms, workers):
     plan = plan_of(tau_of(p99_ms), workers=workers)
@@ -194,7 +195,7 @@ def test_tau_of_one_sample_is_that_sample():
     assert (tau.mean_ns, tau.p50_ns, tau.p99_ns, tau.max_ns, tau.cost_ns, tau.samples) == (5, 5, 5, 5, 0, 1)
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(taus=st.lists(st.integers(0, 10**9), min_size=1, max_size=300))
 def test_the_statistics_of_tau_are_in_order(taus):
     tau = Tau.of(taus, taus)
@@ -310,7 +311,7 @@ def test_planning_ends_in_time_and_says_so():
     assert "planned after 12 s" in why
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(
     cpus=st.floats(0.2, 64),
     busy=st.integers(0, 16),

@@ -5,13 +5,14 @@ import random
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rtcore.scheduling.dispatch import Dispatcher, TickKind
 from rtcore.scheduling.jobs import Answer, Job
 from rtcore.scheduling.planner import Tau, make_plan
 from rtcore.scheduling.schedule import Schedule, ScheduleParams, TauWindow, Times, delay_for, quantile_ns, stride_for
+from tests.support.drawn import cases, examples
 
 pytestmark = pytest.mark.unit
 
@@ -104,7 +105,7 @@ def test_a_schedule_without_workers_is_refused():
 # -- the four staggers -------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(delay=st.integers(1, 12), spare=st.integers(0, 4))
 def test_max_time_with_enough_workers_starts_one_at_every_tick(delay, spare):
     office = Office(schedule_of(workers=delay + spare, delay=delay), delay).run(60)
@@ -114,7 +115,7 @@ def test_max_time_with_enough_workers_starts_one_at_every_tick(delay, spare):
     assert office.schedule.skipped_starts == 0
 
 
-@settings(max_examples=80)
+@examples(80)
 @given(delay=st.integers(1, 40), workers=st.integers(1, 12))
 def test_max_time_with_too_few_workers_starts_every_ceil_d_by_n_ticks(delay, workers):
     office = Office(schedule_of(workers=workers, delay=delay), delay).run(6 * delay + 10)
@@ -122,7 +123,7 @@ def test_max_time_with_too_few_workers_starts_every_ceil_d_by_n_ticks(delay, wor
     assert office.schedule.skipped_starts == 0
 
 
-@settings(max_examples=80)
+@examples(80)
 @given(tau=st.integers(1, 40), workers=st.integers(1, 12))
 def test_expected_time_starts_every_ceil_mean_by_n_ticks(tau, workers):
     office = Office(schedule_of("expected-time", workers=workers, delay=tau), tau).run(6 * tau + 10)
@@ -130,7 +131,7 @@ def test_expected_time_starts_every_ceil_mean_by_n_ticks(tau, workers):
     assert not any(job.hold for job in office.booked)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(tau=st.integers(1, 20), workers=st.integers(1, 3))
 def test_sequential_has_one_job_out_and_starts_again_when_it_is_done(tau, workers):
     office = Office(schedule_of("sequential", workers=workers, delay=tau), tau)
@@ -329,7 +330,7 @@ def test_the_ratchet_takes_the_longest_time_ever_seen_and_never_lowers():
     assert (delays[0], delays[-1]) == (5, 11)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(before=st.integers(2, 12), after=st.integers(1, 11), workers=st.integers(1, 14), death=st.integers(300, 460))
 def test_after_a_lowering_no_two_actions_are_due_at_one_tick(before, after, workers, death):
     office = Office(schedule_of(workers=workers, delay=before), lambda job: before if job.obs_tick < 40 else after)
@@ -411,9 +412,10 @@ def combinations(count):
     return [(rng.uniform(1.2, 12), rng.uniform(0.05, 0.6), rng.randint(1, 14), seed) for seed in range(count)]
 
 
+@pytest.mark.drawn
 def test_over_a_hundred_kinds_of_times_what_the_plan_says_is_acted_on_is_what_the_adapting_schedule_acts_on():
     wrong = []
-    for median, sigma, workers, seed in combinations(100):
+    for median, sigma, workers, seed in combinations(cases(100)):
         draw = random.Random(seed).lognormvariate
         jobs = round(2000 * min(1, workers / median))
         taus = [int(draw(math.log(median), sigma) * TICK_NS) for _ in range(jobs)]
@@ -439,10 +441,11 @@ def test_over_a_hundred_kinds_of_times_what_the_plan_says_is_acted_on_is_what_th
     assert wrong == []
 
 
+@pytest.mark.drawn
 @pytest.mark.parametrize("factor", [0.5, 2, 3])
 def test_a_wrong_delay_is_left_for_what_the_planner_would_make_of_the_same_times(factor):
     worse = []
-    for median, sigma, workers, seed in combinations(12):
+    for median, sigma, workers, seed in combinations(cases(12)):
         delay = plan_for(median, sigma, workers, seed).delay_ticks
         office = lognormal_office(median, sigma, workers, seed, delay=max(1, round(delay * factor)))
         office.run(600 + 300 * office.schedule.stride_ticks)
@@ -453,7 +456,7 @@ def test_a_wrong_delay_is_left_for_what_the_planner_would_make_of_the_same_times
     assert worse == []
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     taus=st.lists(st.integers(1, 40 * TICK_NS), min_size=1, max_size=60),
     workers=st.integers(1, 20),
@@ -472,7 +475,7 @@ def test_no_delay_that_the_fit_considers_is_worth_more_than_the_one_it_takes(tau
         )
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(tau=st.integers(1, 60), workers=st.integers(1, 20), stall=st.integers(1, 10**6), samples=st.integers(9, 60))
 def test_times_that_are_all_alike_but_one_fit_as_without_it(tau, workers, stall, samples):
     ordered = [tau * TICK_NS] * (samples - 1)
@@ -482,7 +485,7 @@ def test_times_that_are_all_alike_but_one_fit_as_without_it(tau, workers, stall,
         assert len(fits) == 1
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     stagger=st.sampled_from(["max-time", "expected-time", "sequential", "free-running"]),
     workers=st.integers(1, 9),
@@ -522,7 +525,7 @@ def test_whatever_happens_jobs_are_booked_by_the_rules(stagger, workers, delay, 
 # -- the window --------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(taus=st.lists(st.integers(0, 50), min_size=1, max_size=80), size=st.integers(1, 20), q=st.floats(0, 1))
 def test_the_window_knows_the_quantiles_of_the_last_samples(taus, size, q):
     window = TauWindow(size)

@@ -5,12 +5,13 @@ from fractions import Fraction
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rtcore.scheduling.dispatch import Dispatcher, Known, Offer, Outcome, TickKind
 from rtcore.scheduling.jobs import Answer, Job
 from rtcore.scheduling.schedule import STAGGERS, Schedule, ScheduleParams
+from tests.support.drawn import examples
 
 pytestmark = pytest.mark.unit
 
@@ -169,7 +170,7 @@ def histories(draw):
     return driver.finish(tick)
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(histories())
 def test_whatever_happens_the_books_balance_and_no_action_is_out_of_place(driver):
     dispatcher = driver.dispatcher
@@ -211,7 +212,7 @@ def test_whatever_happens_the_books_balance_and_no_action_is_out_of_place(driver
         assert ended_so == by_head & unused
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(histories())
 def test_what_a_job_was_told_of_the_ticks_before_its_own_came_true_unless_a_newer_decision_replaced_it(driver):
     applied_at = {applied.tick: applied for applied in driver.applied}
@@ -245,7 +246,7 @@ def test_what_a_job_was_told_of_the_ticks_before_its_own_came_true_unless_a_newe
             assert came_true or (piece.known is Known.PLAN and is_newer), (job, piece)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(histories())
 def test_drop_never_applies_what_is_past_and_apply_never_drops(driver):
     dropped = driver.dispatcher.outcomes[Outcome.DROPPED_LATE]
@@ -305,7 +306,7 @@ def test_a_chunk_that_is_replaced_every_delay_knows_all_its_prefix():
 # -- constant times: exactly as planned --------------------------------------------------------------------------
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(delay=st.integers(1, 10), spare=st.integers(0, 3), early=st.integers(0, 3))
 def test_max_time_with_n_at_least_d_acts_at_every_tick_with_the_same_delay(delay, spare, early):
     driver = Driver("max-time", delay, workers=delay + spare)
@@ -318,7 +319,7 @@ def test_max_time_with_n_at_least_d_acts_at_every_tick_with_the_same_delay(delay
     assert driver.dispatcher.outcomes[Outcome.UNFINISHED] == delay
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(delay=st.integers(2, 30), data=st.data())
 def test_max_time_with_n_below_d_acts_every_ceil_d_by_n_ticks(delay, data):
     workers = data.draw(st.integers(1, delay - 1))
@@ -332,7 +333,7 @@ def test_max_time_with_n_below_d_acts_every_ceil_d_by_n_ticks(delay, data):
     assert set(between) <= {TickKind.IDLE}
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(tau=st.integers(1, 20), workers=st.integers(1, 8))
 def test_expected_time_acts_every_ceil_mean_by_n_ticks(tau, workers):
     driver = Driver("expected-time", tau, workers=workers)
@@ -343,7 +344,7 @@ def test_expected_time_acts_every_ceil_mean_by_n_ticks(tau, workers):
     assert {applied.tick - applied.offer.answer.obs_tick for applied in driver.applied} == {tau}
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(tau=st.integers(1, 20))
 def test_sequential_acts_every_tau_and_free_running_no_more_often_than_that(tau):
     for stagger in ("sequential", "free-running"):

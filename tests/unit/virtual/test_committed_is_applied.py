@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rtcore.config.run import RuntimeConfig
@@ -15,6 +15,7 @@ from rtcore.scheduling.dispatch import Known, TickKind
 from rtcore.spaces import ActionSpec, Block, PolicyNeeds
 from rtcore.spaces.payload import CONTEXT_WORDS
 from rtcore.virtual.simulate import Change, Simulation
+from tests.support.drawn import examples
 from tests.support.recorded_runs import replayed
 from tests.support.virtual_worlds import Signs
 
@@ -168,7 +169,7 @@ def check_told(run: Played, seen: Seen) -> None:
             assert came_later or run.actions[tick] == np.float32(action), told
 
 
-@settings(max_examples=12)
+@examples(12)
 @given(
     latency=times_of(1, 80),
     changes=comings_and_goings(),
@@ -199,7 +200,7 @@ def test_what_a_decision_is_told_of_the_coming_ticks_is_what_is_applied(latency,
         assert header.state_tick == -1 or first_of[header.episode] <= header.state_tick < header.obs_tick
 
 
-@settings(max_examples=12)
+@examples(12)
 @given(
     latency=times_of(1, 80),
     head_latency=st.lists(st.integers(0, 14), min_size=1, max_size=5).map(

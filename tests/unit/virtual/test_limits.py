@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rtcore.config.run import make_config
@@ -14,6 +14,7 @@ from rtcore.errors import ConfigError
 from rtcore.recording.reader import Recording
 from rtcore.scheduling.dispatch import Source
 from rtcore.scheduling.limits import ActionLimits
+from tests.support.drawn import examples
 from tests.support.recorded_runs import played_again, recorded
 from tests.support.virtual_worlds import Handled
 
@@ -25,7 +26,7 @@ ACTIONS = st.lists(st.tuples(st.floats(-1, 1), st.floats(-1, 1), st.booleans()),
 
 
 @given(actions=ACTIONS, velocity=st.floats(0.1, 300), acceleration=st.floats(1, 1e5))
-@settings(max_examples=80)
+@examples(80)
 def test_no_action_is_further_from_the_last_one_than_the_limits_allow(
     actions: Any, velocity: float, acceleration: float
 ):

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rtcore.cli.run import main
@@ -14,6 +14,7 @@ from rtcore.recording.reader import Recording
 from rtcore.scheduling.dispatch import Outcome, Source, TickKind
 from rtcore.scheduling.schedule import STAGGERS
 from rtcore.virtual.simulate import Change
+from tests.support.drawn import examples
 from tests.support.recorded_runs import SETTINGS, recorded, replayed, tampering
 
 pytestmark = pytest.mark.unit
@@ -43,7 +44,7 @@ def row_where(out, **values):
         return int(np.flatnonzero(fits)[-1])
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(
     stagger=st.sampled_from(STAGGERS),
     chunk=st.integers(1, 3),

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rtcore.config.run import RuntimeConfig, make_config
@@ -12,6 +12,7 @@ from rtcore.errors import ConfigError
 from rtcore.scheduling.dispatch import Source, TickKind
 from rtcore.scheduling.on_missing import Starvation
 from rtcore.virtual.simulate import Change, Simulation
+from tests.support.drawn import examples
 
 pytestmark = pytest.mark.unit
 
@@ -68,7 +69,7 @@ def test_without_a_fresh_action_for_so_long_the_safe_action_acts_until_there_is_
     on_missing=st.sampled_from(["noop", "repeat", "random"]),
     on_reset=st.sampled_from(["hold", "run"]),
 )
-@settings(max_examples=25)
+@examples(25)
 def test_at_every_tick_the_safe_action_acts_exactly_if_nothing_fresh_came(
     moments: Any, starve_ms: int, on_missing: str, on_reset: str
 ):

@@ -8,7 +8,7 @@ from typing import Any
 import minari
 import numpy as np
 import pytest
-from hypothesis import Phase, example, given, settings
+from hypothesis import Phase, example, given
 from hypothesis import strategies as st
 
 from rtcore.config.run import make_config
@@ -17,6 +17,7 @@ from rtcore.learn.transitions import TransitionBuilder
 from rtcore.recording.reader import Recording
 from rtcore.runtime.controls import Controls
 from rtcore.scheduling.dispatch import Source, TickKind
+from tests.support.drawn import examples
 from tests.support.recorded_runs import recorded, replayed
 from tests.support.virtual_worlds import Handled
 
@@ -82,7 +83,7 @@ class Person:
     blend_ticks=3,
     how={"on_missing": "repeat", "on_reset": "hold", "workers": 1, "chunks": (1, "due"), "limit": ()},
 )
-@settings(max_examples=6, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@examples(6, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 def test_whoever_takes_over_and_when_everything_has_what_the_world_got(
     table: Any, blend_ticks: int, how: dict[str, Any]
 ) -> None:

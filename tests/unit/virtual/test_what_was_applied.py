@@ -8,13 +8,14 @@ from typing import Any
 import minari
 import numpy as np
 import pytest
-from hypothesis import Phase, example, given, settings
+from hypothesis import Phase, example, given
 from hypothesis import strategies as st
 
 from rtcore.config.run import make_config
 from rtcore.errors import ConfigError, EnvironmentFailed
 from rtcore.recording.reader import Recording
 from rtcore.scheduling.dispatch import Source, TickKind
+from tests.support.drawn import examples
 from tests.support.recorded_runs import recorded, replayed
 from tests.support.virtual_worlds import Handled
 
@@ -37,7 +38,7 @@ def fresh_hands():
     workers=st.integers(1, 3),
 )
 @example(hands={1: 0.0, 50: 0.25}, most=1.0, on_missing="repeat", workers=1)
-@settings(max_examples=8, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@examples(8, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 def test_whoever_steps_in_header_rows_recording_and_replay_have_what_the_world_got(hands, most, on_missing, workers):
     Handled.hands, Handled.done = hands, []
     reader = None

@@ -6,13 +6,14 @@ import random
 import zlib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rtcore.errors import LinkError
 from rtcore.memory.weights import Version, checksum_of
 from rtcore_workers.remote.weights import CHUNK_BYTES, WINDOW_BYTES, Download, Upload
 from rtcore_workers.remote.wire import HEADER, SHAPES, WIRE_VERSION, FramePacking, Kind, Packet, in_words, parse
+from tests.support.drawn import examples
 
 pytestmark = pytest.mark.unit
 
@@ -45,7 +46,7 @@ def test_a_header_with_another_byte_is_a_packet_or_refused(packet: Packet, at: i
     assert got != packet
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.binary(max_size=HEADER.size + 8))
 def test_garbage_is_refused(message: bytes) -> None:
     with pytest.raises(LinkError):
