@@ -8,7 +8,8 @@ The folders are the layers, lowest first; each imports only what stands above it
                                         which numbers may be in them (bounds); data on disk; the machine
     config memory                       every setting: flags, TOML, `RuntimeConfig`; shared memory: its structs, that of
                                         a tick among them (layout/records), and the protocol over each: frames (ring),
-                                        jobs and actions (slots), the learner's published weights (weights)
+                                        jobs and actions (slots), the learner's published weights (weights); the plain
+                                        case of ring and slots in C (_tick)
     messages results                    everything else that processes say to each other; what a run counted, its
                                         columns in actions.csv and jobs.csv (rows), and why a tick went as it did
                                         (explain)
@@ -16,13 +17,13 @@ The folders are the layers, lowest first; each imports only what stands above it
                                         jobs, with the features for a head (job_context), what acts where chunks overlap
                                         (overlap); transitions and checkpoints; a run kept losslessly, and exported
                                         (minari, lerobot)
-    processes report (rtcore_workers)   who starts, watches and restarts whom: what all roles share (supervisor), one file
-                                        a role (workers, learners), and how often (restarts, for all roles); what people
-                                        see: a run that goes on (live), one that is over
-                                        (page), its folder as tables (loaded); what computes: a worker reads a
-                                        frame and writes its action slot (inference) with the newest published
-                                        weights (weights/shared), a learner updates them (learner), by an algorithm
-                                        (dqn, imitation)
+    processes report (rtcore_workers)   a run's processes from start to end (supervisor); who starts, watches and
+                                        restarts one, a file for each role (workers, learners), and whether it is
+                                        restarted or the run ends (restarts); what people see: a run that goes on
+                                        (live), one that is over (page), its folder as tables (loaded); what computes:
+                                        a worker reads a frame and writes its action slot (inference) with the newest
+                                        published weights (weights/shared), a learner updates them (learner), by an
+                                        algorithm (dqn, imitation)
     runtime watch doctor                what a program imports; a run seen from outside; is this machine fit
     virtual profile torture sb3 torchrl a run without a clock, a recorded one again (replay); where the microseconds go;
                                         faults as a campaign: made-up runs on the virtual clock (simulation), checked

@@ -41,4 +41,4 @@ def cases(usual: int) -> int:
 
 
 def _share() -> float:
-    return settings.default.max_examples / _USUAL
+    return settings().max_examples / _USUAL
