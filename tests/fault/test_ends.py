@@ -179,7 +179,15 @@ def test_a_full_disk_on_the_virtual_clock_is_the_same_error(run_here: Run, tmp_p
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("role", ["env", "worker", "recorder", "fork server"])
+@pytest.mark.parametrize(
+    "role",
+    [
+        "env",
+        pytest.param("worker", marks=pytest.mark.slow),
+        "recorder",
+        pytest.param("fork server", marks=pytest.mark.slow),
+    ],
+)
 def test_whoever_is_killed_rows_summary_and_recording_agree_or_say_by_how_much_not(
     role: str, tmp_path: Path, said: list[str]
 ) -> None:

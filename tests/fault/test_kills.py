@@ -129,11 +129,11 @@ def imports(run: subprocess.Popen[str]) -> bool:
 @pytest.mark.parametrize(
     "moment",
     [
-        lambda run: True,
+        pytest.param(lambda run: True, marks=pytest.mark.slow),
         imports,
-        lambda run: "forkserver" in children_by_name(run),
+        pytest.param(lambda run: "forkserver" in children_by_name(run), marks=pytest.mark.slow),
         lambda run: bool(segments(run.pid)),
-        lambda run: "rt-env" in children_by_name(run),
+        pytest.param(lambda run: "rt-env" in children_by_name(run), marks=pytest.mark.slow),
         lambda run: "rt-worker0" in children_by_name(run),
     ],
     ids=["at once", "it imports", "it has a fork server", "it has shared memory", "it has a world", "it has a worker"],

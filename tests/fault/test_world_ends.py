@@ -103,7 +103,15 @@ def test_at_a_normal_end_exit_functions_are_run_and_nothing_of_the_world_stays(t
     assert not any(map(is_running, family_of(tmp_path))), "gone when the program is, as a pipe to another one ends then"
 
 
-@pytest.mark.parametrize("victims", [("rt-env",), ("fork server",), ("program",), ("program", "fork server")])
+@pytest.mark.parametrize(
+    "victims",
+    [
+        ("rt-env",),
+        pytest.param(("fork server",), marks=pytest.mark.slow),
+        pytest.param(("program",), marks=pytest.mark.slow),
+        ("program", "fork server"),
+    ],
+)
 def test_whoever_is_killed_nothing_of_the_world_stays(victims: tuple[str, ...], tmp_path: Path) -> None:
     with started(*COMMAND, *run_of(tmp_path, "--duration", "60"), cwd=HERE) as run:
         wait_until_ticking(run)
@@ -125,7 +133,9 @@ def test_whoever_is_killed_nothing_of_the_world_stays(victims: tuple[str, ...], 
         assert (tmp_path / "atexit").exists()
 
 
-@pytest.mark.parametrize("how", ["Ctrl-C", "the world raises", "the program stands still at the end"])
+@pytest.mark.parametrize(
+    "how", ["Ctrl-C", "the world raises", pytest.param("the program stands still at the end", marks=pytest.mark.slow)]
+)
 def test_the_world_is_made_safe_and_closed_before_anybody_asks_for_it(how: str, tmp_path: Path) -> None:
     length, world = ("--duration", "60"), {"raise_at": 60} if how == "the world raises" else {}
     if how.startswith("the program"):

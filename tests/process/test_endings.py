@@ -142,7 +142,10 @@ def test_a_signal_asks_first_and_the_second_one_does_not_wait():
 @pytest.mark.parametrize(
     ("clock", "place"),
     [("wall", "rtcore.cli.play.Boards.close"), ("virtual", "rtcore.cli.play.Boards.close")]
-    + [("virtual", place) for place in ("rtcore.virtual.simulate.Simulation.close", "rtcore.cli.do_run.details")],
+    + [
+        pytest.param("virtual", place, marks=pytest.mark.slow)
+        for place in ("rtcore.virtual.simulate.Simulation.close", "rtcore.cli.do_run.details")
+    ],
 )
 def test_a_signal_that_comes_once_the_last_tick_is_done_takes_no_file_from_the_run(tmp_path, monkeypatch, clock, place):
     there = pkgutil.resolve_name(place.rpartition(".")[0])

@@ -34,6 +34,7 @@ def run(*command: str, cwd: Path) -> str:
     return output
 
 
+@pytest.mark.slow
 def test_a_program_watches_its_run_and_then_has_two_at_once(tmp_path: Path) -> None:
     output = run(sys.executable, "-W", "error", str(EXAMPLES / "embed.py"), "--duration", "1", cwd=tmp_path)
     assert "rehearsing" in output, "start-up reports its progress"

@@ -100,6 +100,7 @@ def go_on(file: Path, kills: Sequence[Callable[[subprocess.Popen[str]], Any]], *
     assert (program.returncode, "all 40 cells are done" in output) == (0, True), output
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_sweep_that_was_killed_five_times_comes_to_the_table_of_one_that_was_not(tmp_path: Path):
     file = file_of(tmp_path, FORTY)

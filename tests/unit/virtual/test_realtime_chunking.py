@@ -11,6 +11,7 @@ pytestmark = pytest.mark.unit
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
 
+@pytest.mark.slow
 def test_with_the_committed_prefix_the_pen_does_not_jump_between_chunks_and_without_it_does(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(EXAMPLES)
     example = importlib.import_module("realtime_chunking")
