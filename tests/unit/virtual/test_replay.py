@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -21,6 +22,19 @@ pytestmark = pytest.mark.unit
 
 MS = 1_000_000
 TICK_NS = 10 * MS
+
+
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory):
+    out = tmp_path_factory.mktemp("usual")
+    recorded(out)
+    return out
+
+
+@pytest.fixture
+def usual_run(made_once, tmp_path):
+    """A recorded run of the usual settings, to be tampered with."""
+    return shutil.copytree(made_once, tmp_path, dirs_exist_ok=True)
 
 
 def change(out, table, name, row, value):
@@ -145,23 +159,21 @@ def test_the_runs_that_are_replayed_had_everything_in_them(tmp_path):
         ("booked_jobs", 0, ("0", "1")),
     ],
 )
-def test_a_changed_tick_is_found_and_named(tmp_path, name, value, shown):
-    recorded(tmp_path)
-    row = row_where(tmp_path, kind=TickKind.ACTED, worker=0)
-    change(tmp_path, "ticks", name, row, value)
-    report = replayed(tmp_path)
+def test_a_changed_tick_is_found_and_named(usual_run, name, value, shown):
+    row = row_where(usual_run, kind=TickKind.ACTED, worker=0)
+    change(usual_run, "ticks", name, row, value)
+    report = replayed(usual_run)
     assert dict(report.differing) == {name: 1}
     (difference,) = report.first
-    with Recording(tmp_path) as recording:
+    with Recording(usual_run) as recording:
         tick = int(recording.column("tick")[row])
     assert (difference.tick, difference.field, difference.recorded) == (tick, name, shown[0])
     assert shown[1] is None or difference.replayed == shown[1]
 
 
-def test_a_changed_frame_is_found_with_the_place_of_the_first_value(tmp_path):
-    recorded(tmp_path)
-    change(tmp_path, "ticks", "frame", (30, 1), 0.25)
-    (difference,) = replayed(tmp_path).first
+def test_a_changed_frame_is_found_with_the_place_of_the_first_value(usual_run):
+    change(usual_run, "ticks", "frame", (30, 1), 0.25)
+    (difference,) = replayed(usual_run).first
     assert (difference.field, difference.replayed) == ("frame", "1.0") or difference.replayed == "-1.0"
     assert difference.recorded == "1 of 2 values differ, the first at (1,): 0.25"
 
@@ -207,46 +219,41 @@ def test_a_changed_stand_in_is_found(tmp_path):
         ("taken_tick", 90, None),
     ],
 )
-def test_a_changed_job_is_found_and_named(tmp_path, name, value, fields):
-    recorded(tmp_path)
-    with Recording(tmp_path) as recording:
+def test_a_changed_job_is_found_and_named(usual_run, name, value, fields):
+    with Recording(usual_run) as recording:
         jobs = recording.jobs()
         row = int(np.flatnonzero((jobs["outcome"] == Outcome.ON_TIME) & (jobs["booked_tick"] > 40))[0])
-    change(tmp_path, "jobs", name, row, value)
-    differing = set(replayed(tmp_path).differing)
+    change(usual_run, "jobs", name, row, value)
+    differing = set(replayed(usual_run).differing)
     assert differing == fields if fields is not None else differing
 
 
-def test_lost_frames_end_the_replay_where_they_begin(tmp_path):
-    recorded(tmp_path)
-    drop(tmp_path, "ticks", [50, 51, 52])
-    report = replayed(tmp_path)
+def test_lost_frames_end_the_replay_where_they_begin(usual_run):
+    drop(usual_run, "ticks", [50, 51, 52])
+    report = replayed(usual_run)
     assert (report.is_identical, report.ticks) == (True, 50)
     assert report.notes == ["frames were lost after tick 49: replayed up to there"]
 
 
-def test_a_recording_whose_first_frames_are_lost_has_nothing_to_replay(tmp_path):
-    recorded(tmp_path)
-    drop(tmp_path, "ticks", [0, 1])
-    report = replayed(tmp_path)
+def test_a_recording_whose_first_frames_are_lost_has_nothing_to_replay(usual_run):
+    drop(usual_run, "ticks", [0, 1])
+    report = replayed(usual_run)
     assert (report.is_identical, report.ticks) == (True, 0)
     assert report.notes == ["frames were lost before the first tick: replayed up to there"]
 
 
-def test_a_lost_job_record_ends_the_replay_at_the_tick_that_booked_it(tmp_path):
-    recorded(tmp_path)
-    with Recording(tmp_path) as recording:
+def test_a_lost_job_record_ends_the_replay_at_the_tick_that_booked_it(usual_run):
+    with Recording(usual_run) as recording:
         booked = recording.jobs("booked_tick")["booked_tick"]
     row = int(np.flatnonzero(booked == 60)[0])
-    drop(tmp_path, "jobs", [row])
-    report = replayed(tmp_path)
+    drop(usual_run, "jobs", [row])
+    report = replayed(usual_run)
     assert (report.is_identical, report.ticks) == (True, 60)
     assert "how a job of tick 60 ended is not in the recording (its record was lost)" in report.notes[0]
 
 
-def test_ticks_limits_the_replay(tmp_path):
-    recorded(tmp_path)
-    report = replayed(tmp_path, max_ticks=30)
+def test_ticks_limits_the_replay(usual_run):
+    report = replayed(usual_run, max_ticks=30)
     assert (report.is_identical, report.ticks, report.notes) == (True, 30, [])
 
 
@@ -267,15 +274,13 @@ def test_the_program_says_identical_and_exits_0(tmp_path, capsys):
 
 @pytest.mark.parametrize("place", [".", "recording", "recording/data", "recording/data/ticks.hdf5",
                                    "recording/data/main_data.hdf5"])  # fmt: skip
-def test_a_recording_is_found_by_its_run_its_folder_or_its_files(tmp_path, capsys, place):
-    recorded(tmp_path)
-    assert replay_with_the_program(tmp_path / place, capsys, "--ticks", "5")[0] == 0
+def test_a_recording_is_found_by_its_run_its_folder_or_its_files(usual_run, capsys, place):
+    assert replay_with_the_program(usual_run / place, capsys, "--ticks", "5")[0] == 0
 
 
-def test_the_program_shows_the_differences_and_exits_1(tmp_path, capsys):
-    recorded(tmp_path)
-    change(tmp_path, "ticks", "reward", 40, 123.5)
-    code, said = replay_with_the_program(tmp_path, capsys)
+def test_the_program_shows_the_differences_and_exits_1(usual_run, capsys):
+    change(usual_run, "ticks", "reward", 40, 123.5)
+    code, said = replay_with_the_program(usual_run, capsys)
     assert code == 1
     assert "DIFFERENT" in said
     assert "reward  123.5" in " ".join(said.split()).replace("reward 123.5", "reward  123.5")
@@ -302,16 +307,15 @@ def world_of(env_id, /, **env_args):
         ({"format_version": 99}, None, "version 99"),
     ],
 )
-def test_what_cannot_be_replayed_is_refused_with_the_reason(tmp_path, capsys, monkeypatch, about, given, expected):
-    monkeypatch.chdir(tmp_path)
-    recorded(tmp_path)
-    with tampering(tmp_path) as file:
+def test_what_cannot_be_replayed_is_refused_with_the_reason(usual_run, capsys, monkeypatch, about, given, expected):
+    monkeypatch.chdir(usual_run)
+    with tampering(usual_run) as file:
         for name, value in about.items():
             file.attrs[name] = value
-    code, said = replay_with_the_program(tmp_path, capsys, env_id=given)
+    code, said = replay_with_the_program(usual_run, capsys, env_id=given)
     assert code == 2
     assert expected in " ".join(said.split())
-    assert not (tmp_path / "ran").exists()
+    assert not (usual_run / "ran").exists()
 
 
 def test_other_options_beside_replay_are_refused(tmp_path, capsys):
