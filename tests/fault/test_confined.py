@@ -21,6 +21,7 @@ UNKNOWN_USER = ["unshare", "--user", "--map-user=54321", "--map-group=54321"]
 NOBODY_S = ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME")
 
 
+@pytest.mark.slow
 def test_a_user_without_a_passwd_entry_and_without_a_home_runs_and_reports(tmp_path: Path) -> None:
     """A policy with torch, which asks for the user's name where it keeps a cache."""
     asked = [*UNKNOWN_USER, "id", "-u"]

@@ -227,6 +227,7 @@ def test_whoever_is_killed_rows_summary_and_recording_agree_or_say_by_how_much_n
         assert not books["agree"]
 
 
+@pytest.mark.slow
 def test_a_hangup_ends_a_run_that_learns_like_any_other_signal_with_its_files_and_a_checkpoint(tmp_path: Path) -> None:
     run_is_ended_by(lambda run: run.send_signal(signal.SIGHUP), 128 + signal.SIGHUP, "SIGHUP", tmp_path)
 

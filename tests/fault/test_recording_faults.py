@@ -134,6 +134,7 @@ def test_a_recorder_that_does_not_end_is_killed_and_the_run_ends_with_its_summar
     assert played_again(tmp_path).is_identical
 
 
+@pytest.mark.slow
 def test_a_starved_recorder_counts_exactly_the_frames_it_missed(tmp_path):
     with running(*HEALTHY, "--record", "--ring-slots", "64", "--out", str(tmp_path)) as program:
         wait_until_ticking(program)

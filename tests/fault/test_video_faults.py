@@ -59,6 +59,7 @@ def drawing(out: Path):
     return program, lambda: wait_for((out / DRAFT).exists, "the video to be begun")
 
 
+@pytest.mark.slow
 def test_ctrl_c_after_a_run_leaves_its_video_out_and_says_how_to_have_it(broken_off):
     out, code, said = broken_off
     assert code == 130, said
@@ -80,6 +81,7 @@ def test_ctrl_c_while_a_video_is_drawn_leaves_nothing_of_it(recorded):
     assert digest(recorded) == before
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_leaves_the_recording_as_it_was(recorded):
     before = digest(recorded)
     program, wait_until_begun = drawing(recorded)

@@ -125,7 +125,9 @@ def test_a_broken_store_of_a_holder_is_caught(store_class):
 STORES_OF_A_HOLDER = 9 + WORDS
 
 
-@pytest.mark.parametrize("step", range(STORES_OF_A_HOLDER + 1))
+@pytest.mark.parametrize(
+    "step", [pytest.param(n, marks=pytest.mark.slow) if n % 2 else n for n in range(STORES_OF_A_HOLDER + 1)]
+)
 def test_a_holder_killed_at_any_step_leaves_good_weights_there_and_no_buffer_claimed_here(step):
     """The supervisor lets go of its claim."""
 

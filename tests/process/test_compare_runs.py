@@ -79,6 +79,7 @@ def test_both_schedules_play_in_real_time_and_are_seen_side_by_side(tmp_path: Pa
     assert not (out / "compare.mp4").exists(), "nobody asked for it"
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_the_first_half_leaves_what_there_is(tmp_path: Path):
     words = ("--policy-args", "pad_ms=60", "--duration", "600", "--video", "--no-live", "--out", str(tmp_path))
     rows = tmp_path / "sequential" / "actions.csv"

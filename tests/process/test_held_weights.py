@@ -121,6 +121,7 @@ def test_the_workers_of_a_device_compute_with_what_its_holder_brings_there(tmp_p
     assert {row[3] for row in applied(tmp_path) if row[0] == 29} == {weights["checksum"]}, "that of the host's copy"
 
 
+@pytest.mark.slow
 def test_a_holder_that_cannot_have_its_memory_leaves_each_worker_its_own(
     monkeypatch, tmp_path: Path, said: list[str]
 ) -> None:

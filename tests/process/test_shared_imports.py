@@ -189,6 +189,7 @@ def test_a_module_of_the_users_that_changed_between_two_runs_is_the_new_one(
     assert first != tmp_path_changed, "a folder of libraries has one more: what was imported might be found there now"
 
 
+@pytest.mark.slow
 def test_a_library_that_changed_between_two_runs_is_imported_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,6 +217,7 @@ def test_a_library_that_changed_between_two_runs_is_imported_again(
     assert third[1] == "another"
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_have_a_server_each_and_what_is_imported_apart_is_not_in_what_is_forked_first(
     waiting: Callable[[], set[int]],
 ) -> None:

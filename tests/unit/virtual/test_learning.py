@@ -346,6 +346,7 @@ class GlancesAndThinks(nn.Module):
         return self.head(torch.cat([observation, features, age], dim=1))
 
 
+@pytest.mark.slow
 def test_both_parts_of_a_policy_with_two_speeds_are_learned_and_go_on_from_a_checkpoint(tmp_path):
     late = EASY | {"latency": "constant:55", "workers": 6, "ticks": 1400, "epsilon_ticks": 700, "seed": 1}
     alone = run(policy="mlp", **late)

@@ -176,6 +176,7 @@ def test_a_run_on_the_virtual_clock_has_the_header_of_a_real_one_warnings_includ
     assert f"plan      {simulation.plan.sentence(simulation.stats().policy)}" in text
 
 
+@pytest.mark.slow
 def test_ten_thousand_workers_give_an_action_every_tick_and_fewer_are_planned_for_every_second():
     settings = {"env_id": "tests.support.virtual_worlds:Signs", "env_args": {"episode_ticks": 10**6}}
     settings |= {"policy": "random", "clock": "virtual", "latency": f"constant:{10 * 9_999.5}", "ticks": 10_201}

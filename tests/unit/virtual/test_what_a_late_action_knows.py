@@ -32,6 +32,7 @@ def test_at_a_delay_of_five_steps_a_look_at_the_newest_frame_is_all_and_staggeri
     assert played("staggered", 5, 40, seed=1) < 60
 
 
+@pytest.mark.slow
 def test_a_place_that_only_the_slow_part_can_read_takes_both_speeds():
     """The trunk alone falls, the head alone stands at the wrong place."""
     score = {kind: set_point_score(kind, 2) for kind in ("zero delay", "trunk alone", "head alone", "both")}

@@ -289,6 +289,7 @@ def test_the_store_of_a_manifest_has_room_for_it():
     assert SharedWeights(Net(), manifest, store).switch().version == 1
 
 
+@pytest.mark.slow
 def test_built_in_networks_and_usual_layers_compute_nothing_on_the_meta_device():
     """There torch would import 800 modules, in each worker that is started."""
     program = textwrap.dedent(
