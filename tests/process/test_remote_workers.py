@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 import rtcore
-from rtcore.errors import LinkError
+from rtcore.errors import ConfigError, LinkError
 from rtcore.host.addresses import Address
 from rtcore_workers.remote.keys import Keys, write_pair
+from rtcore_workers.remote.on_ray import find
 from rtcore_workers.remote.sockets import Line, Listener
 from rtcore_workers.remote.wire import Kind, Packet, parse
 from tests.support.drills import started, wait_for, wait_for_answers
@@ -95,6 +96,15 @@ def connects(listener: Listener, keys: Keys | None, tries: int = 600) -> tuple[b
         return line.is_connected, line.why
     finally:
         line.close()
+
+
+def test_a_worker_on_ray_without_ray_names_the_extra_and_is_no_lost_link(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "ray.py").write_text("raise ImportError('not here')")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]]))
+    with pytest.raises(ConfigError, match=r"ray:arms needs ray, .*rtcore\[ray\]"):
+        find("arms")
 
 
 def test_only_who_has_a_known_key_comes_through(tmp_path: Path) -> None:

@@ -128,15 +128,19 @@ _NOT_THERE: dict[type[Exception], int] = {ConfigError: 2, LinkLost: 3}
 def _main(name: str) -> int:
     try:
         ray = import_ray(f"{RAY}{name}")
+    except ConfigError as error:
+        print(error)
+        return _NOT_THERE[ConfigError]
+    try:
         connect(ray, os.environ.get(_ADDRESS, "auto"), namespace=_NAMESPACE)
         print(ray.get(ray.get_actor(name).address.remote(), timeout=_FIND_S / 2))
     except ConfigError as error:
         print(error)
-        return _NOT_THERE[ConfigError if "needs Ray" in str(error) else LinkLost]
     except Exception as error:  # Ray raises what it likes
         print(f"{RAY}{name}: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
-        return _NOT_THERE[LinkLost]
-    return 0
+    else:
+        return 0
+    return _NOT_THERE[LinkLost]
 
 
 if __name__ == "__main__":
