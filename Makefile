@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 # Three rows for two cores: at times each waits, for a run's ticks or for what ends (tests/conftest.py has the order).
 SIDE_BY_SIDE := -n 3
 
-.PHONY: help install run test test-slow test-all check torture bench gpu-proof docs site dist roms image clean
+.PHONY: help install run test test-drawn test-slow test-all check torture bench gpu-proof docs site dist roms image clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
@@ -26,10 +26,12 @@ run: install     ## a game played twice by a trained network that takes 100 ms: 
 test: install    ## the tests, without the slow ones: under eight minutes on two cores
 	$(BIN)/python -m pytest -m "not slow" $(SIDE_BY_SIDE)
 
-# In two rows: most of them are one program each, and compute all the time.
-test-slow: install  ## the slow tests, without those of a container image, on Ray, wandb, MLflow, Rerun, pyarrow too: a quarter of an hour
-	sh docker/install.sh $(BIN)/python '.[ray,wandb,mlflow,rerun,lerobot]'
+test-drawn: install ## what draws its cases, with all of them and, through Hypothesis, three times as many: three minutes
 	$(BIN)/python -m pytest -m "(hypothesis or drawn) and not slow" --hypothesis-profile=thorough $(SIDE_BY_SIDE)
+
+# In two rows: most of them are one program each, and compute all the time.
+test-slow: test-drawn  ## these and the slow tests, but for a container image, on Ray, wandb, MLflow, Rerun, pyarrow too: twenty minutes
+	sh docker/install.sh $(BIN)/python '.[ray,wandb,mlflow,rerun,lerobot]'
 	$(BIN)/python -m pytest -m "slow and not image" -n 2
 
 test-all: install  ## every test, the slow ones and those of a container image too

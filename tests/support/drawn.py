@@ -1,7 +1,6 @@
-"""How many cases a test draws: a third of the usual ones in `make test`, all of them and more in `make test-slow`.
+"""How many cases a test draws: a third of the usual ones in `make test`, all of them and more in `make test-drawn`.
 
-Hypothesis marks tests that draw through it (`hypothesis`); what else uses `cases` is marked `drawn`. Both rows are
-`pytest -m "hypothesis or drawn"`, the second with `--hypothesis-profile=thorough`.
+Hypothesis marks tests that draw through it (`hypothesis`); what else uses `cases` is marked `drawn`.
 """
 
 from __future__ import annotations
