@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import time
-from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import pytest
 
-from tests.support.drills import HEALTHY, run_to_end, running, wait_for, wait_until_ticking
+from tests.support.drills import HEALTHY, freeze, run_to_end, running, thaw, wait_for, wait_until_ticking
 
 pytestmark = pytest.mark.fault
 
@@ -25,12 +21,9 @@ def test_a_run_that_was_frozen_as_a_whole_goes_on_when_it_thaws(first: str, tmp_
         *HEALTHY, "--duration", "8", "--hang-timeout-s", "1", "--env-timeout-s", "1", "--out", str(tmp_path)
     ) as run:
         wait_until_ticking(run)
-        family = [psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)]
-        for process in family:
-            os.kill(process.pid, signal.SIGSTOP)
+        family = freeze(run)
         time.sleep(3)
-        for process in family if first == "the program" else family[::-1]:
-            os.kill(process.pid, signal.SIGCONT)
+        thaw(family if first == "the program" else family[::-1])
         output, _ = run.communicate(timeout=150)
     assert run.returncode == 0, output
     assert "hung" not in output
@@ -43,14 +36,9 @@ def test_a_run_that_was_frozen_as_a_whole_while_its_world_was_closed_has_closed_
     policy = ("--policy", "random", "--workers", "1", "--no-live", "--no-pictures")
     with running(*world, args, *policy, "--ticks", "20", "--env-timeout-s", "1") as run:
         wait_for((tmp_path / "closing").exists, "the world to be closed")
-        family = [psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)]
-        for process in family:
-            os.kill(process.pid, signal.SIGSTOP)
+        family = freeze(run)
         time.sleep(2)
-        for process in family:
-            with suppress(ProcessLookupError):  # of one that was ended for it: told below
-                os.kill(process.pid, signal.SIGCONT)
-            time.sleep(0.05)  # the program is first to look
+        thaw(family, apart_s=0.05)  # the program is first to look
         output, _ = run.communicate(timeout=150)
     assert run.returncode == 0, output
     assert (tmp_path / "closed").exists()

@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,26 @@ def wait_until_ticking(process: subprocess.Popen[str]) -> dict[str, psutil.Proce
         if "tau p50" in line:
             return children_by_name(process)
     raise AssertionError("the run ended before it began")
+
+
+def freeze(run: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Stop a run as a whole, as a machine that sleeps does; what ends meanwhile needs no stopping.
+
+    Returns: what was there, the program first, for :func:`thaw`.
+    """
+    family = [psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)]
+    for process in family:
+        with suppress(psutil.NoSuchProcess):
+            process.suspend()
+    return family
+
+
+def thaw(family: Iterable[psutil.Process], apart_s: float = 0.0) -> None:
+    """Let them go on in this order; who was ended for standing still is for the test to tell."""
+    for process in family:
+        with suppress(psutil.NoSuchProcess):
+            process.resume()
+        time.sleep(apart_s)
 
 
 def kill(process: psutil.Process) -> None:
