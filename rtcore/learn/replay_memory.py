@@ -426,21 +426,21 @@ class TransitionReader:
         )
 
     def _chain(self, positions: Places, n_step: int) -> _Chain:
-        rows = self._rows[positions % self._capacity]
-        reward, discount, last = rows["reward"].copy(), rows["discount"].copy(), positions.copy()
-        num_ticks, num_decisions = rows["num_ticks"].astype(np.int64), np.ones(len(positions), np.int64)
-        goes_on = np.ones(len(positions), np.bool_)
-        for _ in range(n_step - 1):
-            following = self._rows[(last + 1) % self._capacity]
-            goes_on &= following["follows"] & (last + 1 < self._end)
-            if not goes_on.any():
-                break
-            reward += np.where(goes_on, discount * following["reward"], 0.0)
-            discount *= np.where(goes_on, following["discount"], 1.0)
-            num_ticks += np.where(goes_on, following["num_ticks"], 0)
-            num_decisions += goes_on
-            last += goes_on
-        return _Chain(reward, discount, num_ticks, num_decisions, last)
+        # All steps of all chains at once, (n, B): step by step it took a sixth of the time of a small network's update.
+        steps = positions + np.arange(n_step)[:, None]
+        places = steps % self._capacity
+        goes_on = self._rows["follows"][places] & (steps < self._end)
+        goes_on[0] = True
+        goes_on = np.logical_and.accumulate(goes_on)
+        discount = np.multiply.accumulate(np.where(goes_on, self._rows["discount"][places], 1.0))
+        reward = np.where(goes_on, self._rows["reward"][places], 0.0)
+        reward[1:] *= discount[:-1]
+        num_ticks, num_decisions = np.where(goes_on, self._rows["num_ticks"][places], 0), goes_on.sum(axis=0)
+        # One after the other, whatever the shape: the same bits in a batch of one.
+        reward = np.add.accumulate(reward)[-1]
+        return _Chain(
+            reward, discount[-1], num_ticks.sum(axis=0, dtype=np.int64), num_decisions, positions + num_decisions - 1
+        )
 
     def _frames_of(self, seqs: Places, first_seqs: Places, memory: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
         """Frames with the older ones that belong to them, or their digests; in `memory` if there is some."""
