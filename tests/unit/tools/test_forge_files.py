@@ -24,6 +24,7 @@ WITH_SCHEMA = {
     "github-workflows": sorted(FORGE.glob("workflows/*.yml")),
     "github-issue-forms": [path for path in sorted(FORGE.glob("ISSUE_TEMPLATE/*.yml")) if path.stem != "config"],
     "github-issue-config": [FORGE / "ISSUE_TEMPLATE/config.yml"],
+    "dependabot": [FORGE / "dependabot.yml"],
     "citation-file-format": [ROOT / "CITATION.cff"],
 }
 
@@ -59,6 +60,13 @@ def test_every_python_that_the_package_names_runs_the_tests() -> None:
     assert job["strategy"]["matrix"]["python"] == versions
     assert {"run": ".ci/run"} in job["steps"]
     assert versions[0] == PROJECT["requires-python"].removeprefix(">=")
+
+
+def test_an_action_of_others_is_named_by_its_commit() -> None:
+    used = [line for path in FORGE.glob("workflows/*.yml") for line in re.findall(r"uses: (.+)", path.read_text())]
+    of_others = [line for line in used if not line.startswith("./")]
+    assert of_others
+    assert [line for line in of_others if not re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line)] == []
 
 
 def test_whoever_reports_a_fault_is_asked_for_what_the_doctor_says() -> None:
