@@ -191,7 +191,7 @@ class _AllEpisodes:
 
 
 def _run_virtual(config: RuntimeConfig, look: Look) -> RunStats:
-    simulation = Simulation(config)
+    simulation = Simulation(config, writes_rows=False)
     seen = _AllEpisodes(simulation.record)
 
     def after(tick: int) -> bool:

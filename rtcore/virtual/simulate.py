@@ -90,6 +90,7 @@ class Simulation(TrainedRun):
         rate_hz: Ticks per second; None: as the config or the world says.
         changes: Workers that go and come, the head (`self.head`) among them.
         folder: The output folder, where the program has taken it already.
+        writes_rows: False: the folder gets what was learned, and no table of ticks and jobs.
         on_contract_broken: As of a `Runtime`; None: `run` raises the `ContractBroken` at its end.
     """
 
@@ -107,6 +108,7 @@ class Simulation(TrainedRun):
         rate_hz: Any = None,
         changes: Sequence[Change] = (),
         folder: OutFolder | None = None,
+        writes_rows: bool = True,
         on_contract_broken: Callable[[ContractBroken], None] | None = None,
     ) -> None:
         super().__init__(config := resolve_policy(config))
@@ -193,7 +195,7 @@ class Simulation(TrainedRun):
             if self._own_folder is not None:
                 if_it_fails.callback(self._own_folder.release)
             self.record = RunRecord(
-                config.output.out,
+                config.output.out if writes_rows else None,
                 lambda raw: _decode(spec, raw),
                 contract_of(self.resolved, on_contract_broken, stamped),
                 stamped,
