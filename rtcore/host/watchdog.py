@@ -3,7 +3,7 @@
 The time for which the checking process itself stood still (`docker pause`, SIGSTOP, a suspended or overloaded machine)
 must not count: the others may have stood still, too. So its clock runs only while it checks.
 
-Nor must the time for which a process of low priority wanted a CPU and got none, if the caller says how to ask for it.
+Nor must the time for which a process wanted a CPU and got none, if the caller says how to ask for it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from rtcore.clock import Clock
 
 #: Of the time between two checks at most this counts. For the rest of a longer one the checking process stood still.
 _LONGEST_STEP_NS = 500_000_000
-#: How often a silent process's use of the CPU is asked for. One that shows life more often costs nothing.
+#: How often a silent process's use of the CPU is asked for, at most.
 _ASK_EVERY_NS = 100_000_000
+#: How often it is asked for within the time that it may be silent. One that shows life more often costs nothing.
+_ASKS = 10
 
 
 class CpuUse(NamedTuple):
@@ -63,12 +65,18 @@ class Watchdog:
         return self._awake_ns
 
     def silent_ns(
-        self, process: Hashable, sign: object, kind: str = "", cpu_use: Callable[[], CpuUse | None] | None = None
+        self,
+        process: Hashable,
+        sign: object,
+        kind: str = "",
+        cpu_use: Callable[[], CpuUse | None] | None = None,
+        limit_ns: int = 0,
     ) -> int:
         """How long `process` has shown the same sign of life (a heartbeat, a count). `kind`: what it is doing.
 
         `cpu_use`: of the process, asked for now and then; None: not known. Time for which it waited for a CPU does not
-        count then: it may be slow, and is found to hang once it has slept or computed for so long.
+        count then: it may be slow, and is found to hang once it has slept or computed for so long. `limit_ns`: how long
+        it may be silent, of which a tenth may pass before it is asked for.
         """
         now_ns = self.now_ns()
         silence = self._silences.get(process)
@@ -78,7 +86,7 @@ class Watchdog:
                 self._longest_ns[silence.kind] = max(self._longest_ns.get(silence.kind, 0), took_ns)
             self._silences[process] = _Silence(kind, sign, now_ns, asked_ns=now_ns)
             return 0
-        if cpu_use is not None and now_ns - silence.asked_ns >= _ASK_EVERY_NS:
+        if cpu_use is not None and now_ns - silence.asked_ns >= max(_ASK_EVERY_NS, limit_ns // _ASKS):
             silence.ask(now_ns, cpu_use())
         return now_ns - silence.since_ns - silence.starved_ns
 

@@ -56,7 +56,7 @@ class EnvironmentProcess:
                 raise StartupError(f"the env process sent {message!r:.200} first; expected what its world looks like")
             self._at_world = message
         at, limit_s = self._at_world, self._config.faults.env_timeout_s
-        silent_ns = self._watchdog.silent_ns("env", at)
+        silent_ns = self._silent_ns(at, ns_of(limit_s))
         if at.call and not at.may_take_a_start and silent_ns > ns_of(limit_s):
             self._hangs = True
             raise EnvironmentHung(
@@ -84,7 +84,7 @@ class EnvironmentProcess:
         if shared is None or child.ready is None:
             return
         heartbeat_ns = shared.env_status["heartbeat_ns"]
-        silent_ns = self._watchdog.silent_ns("env", heartbeat_ns)
+        silent_ns = self._silent_ns(heartbeat_ns, self._longest_silence_ns)
         if heartbeat_ns and silent_ns > self._longest_silence_ns:
             self._hangs = True
             raise EnvironmentHung(
@@ -92,6 +92,9 @@ class EnvironmentProcess:
                 f"{shared.env_status['tick']} and was ended. Does {self._config.world.env_id} return from step() "
                 f"and reset()? {_ILLEGAL_OPCODE} Raise --env-timeout-s if it is only slow"
             )
+
+    def _silent_ns(self, sign: object, limit_ns: int) -> int:
+        return self._watchdog.silent_ns("env", sign, cpu_use=self.child.cpu_use, limit_ns=limit_ns)
 
     @property
     def _longest_silence_ns(self) -> int:

@@ -165,8 +165,7 @@ class LearnerProcesses:
             self._learning_since = self._learning_since or (updates, now_ns)
         for child in self.places.watched():
             heartbeat_ns, limit_ns = self._master.status[child.index]["heartbeat_ns"], self._hang_ns(child)
-            # Its priority is the lowest of all: on a busy machine it may get no CPU for longer than that.
-            death = self.places.find_hang(child, heartbeat_ns, "learner", limit_ns, cpu_use=child.cpu_use)
+            death = self.places.find_hang(child, heartbeat_ns, "learner", limit_ns)
             if death is not None:
                 self.places.kill(child, death)
         if not self.stopped and (why := why_stopped(self._master)):

@@ -86,7 +86,7 @@ class OperatorProcess:
         for child in self.places.watched():
             limit_s = faults.hang_timeout_s if child.ready is not None else faults.startup_timeout_s
             sign = said_in(self._parts.shared)[0]
-            death = self.places.find_hang(child, sign, "operator", ns_of(limit_s), cpu_use=child.cpu_use)
+            death = self.places.find_hang(child, sign, "operator", ns_of(limit_s))
             if death is not None:
                 self._take_back()
                 self.places.kill(child, death)

@@ -7,12 +7,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from enum import Enum
 from typing import NamedTuple
 
 from rtcore.errors import PolicyHung, describe_exit
-from rtcore.host.watchdog import CpuUse, Watchdog
+from rtcore.host.watchdog import Watchdog
 from rtcore.processes.launcher import Child, Role
 
 #: A process that has done so much work (answers, updates) since its start counts as recovered from the last death.
@@ -128,13 +128,11 @@ class Places:
         kind: str,
         limit_ns: int,
         doing: str = "",
-        cpu_use: Callable[[], CpuUse | None] | None = None,
     ) -> Death | None:
-        """What to `kill` it for, if it has shown the same sign of life for longer than `limit_ns`.
-
-        `cpu_use`: see `Watchdog.silent_ns`.
+        """What to `kill` it for, if it has shown the same sign of life for longer than `limit_ns`, in which it slept or
+        computed: see `Watchdog.silent_ns`.
         """
-        silent_ns = self._watchdog.silent_ns(self._key(child.index), sign, kind, cpu_use)
+        silent_ns = self._watchdog.silent_ns(self._key(child.index), sign, kind, child.cpu_use, limit_ns)
         if silent_ns <= limit_ns:
             return None
         return Death(Ending.HUNG, f"hung: silent for {silent_ns / 1e9:.1f} s{doing}")

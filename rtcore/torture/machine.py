@@ -120,6 +120,9 @@ class Process(Child):
         if self.exitcode is None:
             self.on_kill()
 
+    def cpu_use(self) -> None:
+        """Not known: the kernel's process of this number is another one."""
+
 
 @dataclass(frozen=True)
 class Inference:

@@ -134,6 +134,16 @@ def test_one_whose_use_of_the_cpu_is_not_known_is_silent_for_as_long_as_it_was_w
     assert silence_after(clock, patience, 20, lambda: None) >= 19
 
 
+def test_one_that_may_be_silent_for_long_is_asked_for_its_use_of_the_cpu_ten_times_at_most():
+    clock, patience = watcher()
+    uses, asked = Uses(clock, share=0), []
+    for _ in range(101):
+        clock.advance_ns(LOOK)
+        silent_ns = patience.silent_ns("worker", "the same", "", lambda: asked.append(1) or uses(), 100 * LOOK)
+    assert len(asked) == 10
+    assert silent_ns == pytest.approx(100 * LOOK / 10, abs=LOOK), "before it was asked for the first time"
+
+
 def test_one_that_shows_life_is_never_asked_for_its_use_of_the_cpu():
     clock, patience = watcher()
     for beat in range(100):
