@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.drills import COMMAND, HERE, segments, started
+from tests.support.drills import COMMAND, HERE, segments, started, wait_for
 
 pytestmark = pytest.mark.fault
 
@@ -64,6 +64,7 @@ def few_processes() -> Iterator[Path]:
                 yield group
                 return
         finally:
+            wait_for(lambda group=group: not (group / "cgroup.procs").read_text(), "what was in it to end")  # type: ignore[misc]
             group.rmdir()
     pytest.skip("no control group for pids can be made here (needs root)")
 

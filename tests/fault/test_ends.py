@@ -21,7 +21,18 @@ from rtcore.errors import ConfigError, PolicyError, RecordError, RtcoreError
 from rtcore.learn.checkpoint import load_state
 from rtcore.memory.segments import files_of
 from rtcore.memory.shared import SharedRun
-from tests.support.drills import HEALTHY, SHM, Run, running, wait_for, wait_for_answers, wait_until_ticking
+from tests.support.drills import (
+    HEALTHY,
+    Run,
+    rows_in,
+    run_id_of,
+    running,
+    stop,
+    stopped,
+    wait_for,
+    wait_for_answers,
+    wait_until_ticking,
+)
 
 pytestmark = pytest.mark.fault
 
@@ -79,10 +90,9 @@ def test_a_stop_that_is_ordered_before_the_env_process_has_heard_of_the_run_ends
     def order_run_and_stop(phase: Any) -> int:
         if phase.name != "RUN":
             return order(phase)
-        os.kill(supervisor.env_pid, signal.SIGSTOP)
-        number = order(phase)
-        supervisor.request_stop()
-        os.kill(supervisor.env_pid, signal.SIGCONT)
+        with stopped(supervisor.env_pid):
+            number = order(phase)
+            supervisor.request_stop()
         supervisor.shared.env_status["epoch_ns"] = -1  # it never begins; the start waits for it to
         return number
 
@@ -137,9 +147,8 @@ def test_ticks_go_on_while_the_program_that_started_the_run_is_stopped() -> None
         env = processes["rt-env"]
         run_id = run_id_of(run)
         shared = SharedRun.watch(run_id)
-        run.send_signal(signal.SIGSTOP)
+        stop(run.pid)
         try:
-            wait_for(lambda: psutil.Process(run.pid).status() == psutil.STATUS_STOPPED, "the program to stop")
             before = shared.env_counters.to_dict()
             wait_for(lambda: shared.env_counters["ticks"] >= before["ticks"] + 30, "30 ticks without the program")
             wait_for(lambda: shared.env_counters["acted"] > before["acted"] + 30, "actions without the program")
@@ -147,12 +156,6 @@ def test_ticks_go_on_while_the_program_that_started_the_run_is_stopped() -> None
         finally:
             run.send_signal(signal.SIGCONT)
             shared.close()
-
-
-def run_id_of(run: subprocess.Popen[str]) -> str:
-    """Run ids begin with the pid of the program."""
-    (control,) = SHM.glob(f"rtcore-{run.pid}-*-control")
-    return control.name.removeprefix("rtcore-").removesuffix("-control")
 
 
 def test_a_full_disk_leaves_the_summary_on_the_screen_and_no_draft(run_here: Run, tmp_path: Path) -> None:
@@ -247,11 +250,11 @@ def run_is_ended_by(end: Callable[[subprocess.Popen[str]], None], exitcode: int,
         *learning, "--workers", "2", "--duration", "600", "--no-live", "--no-pictures", "--out", str(out)
     ) as run:
         wait_until_ticking(run)
-        wait_for(lambda: (out / "actions.csv").exists() and (out / "actions.csv").stat().st_size > 0, "rows")
+        wait_for(lambda: rows_in(out / "actions.csv") > 0, "rows")
         # A second import of torch, in the program itself, would take seconds and 200 MB for nothing.
         assert "libtorch" not in Path(f"/proc/{run.pid}/maps").read_text()
         end(run)
-        assert run.wait(60) == exitcode
+        assert run.wait(150) == exitcode
         if run.stdout is not None and run.stdout.closed:
             run.stdout = None
     summary = json.loads((out / "summary.json").read_text())

@@ -21,8 +21,10 @@ from tests.support.drills import (
     HEALTHY,
     children_by_name,
     kill,
+    rows_in,
     running,
     segments,
+    stopped,
     wait_for,
     wait_for_answers,
     wait_until_ticking,
@@ -109,7 +111,7 @@ def test_a_worker_that_always_dies_ends_the_run_once_its_restarts_are_used_up() 
 def test_a_signal_in_the_run_ends_it_with_its_summary(signum: signal.Signals, tmp_path: Path) -> None:
     with running(*HEALTHY, "--out", str(tmp_path)) as run:
         processes = wait_until_ticking(run)
-        wait_for(lambda: (tmp_path / "actions.csv").stat().st_size > 0, "rows")
+        wait_for(lambda: rows_in(tmp_path / "actions.csv") > 0, "rows")
         run.send_signal(signum)
         output, _ = run.communicate(timeout=150)
     assert run.returncode == 128 + signum, output
@@ -173,14 +175,18 @@ def test_while_a_killed_head_is_away_the_trunks_actions_act(tmp_path: Path) -> N
         place = runtime.header["policy"]["head"]
         first = runtime.worker_pids[place]
 
-        def used() -> int:
-            return runtime.stats().counters["features_used"]
+        def count(what: str) -> int:
+            return runtime.stats().counters[what]
 
-        wait_for(lambda: used() > 20, "the head to act")
-        os.kill(first, signal.SIGKILL)
+        wait_for(lambda: count("features_used") > 20, "the head to act")
+        assert runtime._supervisor._launcher is not None
+        with stopped(runtime._supervisor._launcher._server.process.pid):  # who would start another one
+            os.kill(first, signal.SIGKILL)
+            before = count("acted")
+            wait_for(lambda: count("acted") > before + 10, "the others to act")
         wait_for(lambda: runtime.worker_pids.get(place, first) != first, "the head to come back")
-        before = used()
-        wait_for(lambda: used() > before + 20, "it to act again")
+        before = count("features_used")
+        wait_for(lambda: count("features_used") > before + 20, "it to act again")
     with (tmp_path / "actions.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["kind"] == "acted"]
     who = "".join("h" if int(row["worker"]) == place else "t" for row in rows)

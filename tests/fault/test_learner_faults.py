@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import subprocess
-import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,20 @@ import numpy as np
 import psutil
 import pytest
 
-from rtcore.learn.checkpoint import load_state
+from rtcore.errors import ConfigError
+from rtcore.learn.checkpoint import load_state, read_state
+from rtcore.watch.attached import AttachedRun
 from tests.support.drills import (
-    COMMAND,
-    HERE,
     SHM,
     children_by_name,
     kill,
+    kill_all,
+    rows_in,
+    run_id_of,
     run_to_end,
     running,
     segments,
+    stop,
     wait_for,
     wait_until_ticking,
 )
@@ -52,16 +56,30 @@ def summary_of(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / "summary.json").read_text()))
 
 
-def wait_for_checkpoint(folder: Path) -> int:
-    """Until there is one; the updates it was made after."""
-    wait_for((folder / "checkpoints" / "last" / "state.json").exists, "a checkpoint")
-    return int(load_state(folder).state["updates"])
+def updates_kept(folder: Path) -> int:
+    """After how many updates the newest checkpoint was made; 0 if there is none, or it goes just now."""
+    with suppress(ConfigError, FileNotFoundError):
+        return int(read_state((folder / "checkpoints" / "last").resolve(strict=True))["updates"])
+    return 0
+
+
+def wait_for_updates(run: subprocess.Popen[str]) -> None:
+    """Until the first learner has made one more."""
+    with AttachedRun.attach(run_id_of(run)) as onlooker:
+
+        def made() -> int:
+            onlooker.refresh()
+            learner = onlooker.stats().learner if onlooker.has_begun else None
+            return int(learner.places[0]["updates"]) if learner is not None else 0
+
+        before = made()
+        wait_for(lambda: made() > before, "an update")
 
 
 def test_a_learner_that_is_killed_over_and_over_comes_back_and_goes_on_and_no_tick_is_lost(tmp_path: Path) -> None:
-    with running(*LEARNING, "--duration", "12", "--learners", "2", "--out", str(tmp_path)) as run:
+    with running(*LEARNING, "--duration", "600", "--learners", "2", "--out", str(tmp_path)) as run:
         victims = [wait_until_ticking(run)["rt-learner0"]]
-        time.sleep(1.5)
+        wait_for_updates(run)
         for _ in range(3):
             kill(victims[-1])
             known = {victim.pid for victim in victims}
@@ -70,9 +88,10 @@ def test_a_learner_that_is_killed_over_and_over_comes_back_and_goes_on_and_no_ti
                 "the learner to come back",
             )
             victims.append(children_by_name(run)["rt-learner0"])
-            time.sleep(1)
+            wait_for_updates(run)
+        run.send_signal(signal.SIGINT)
         output, _ = run.communicate(timeout=150)
-    assert run.returncode == 0, output
+    assert run.returncode == 128 + signal.SIGINT, output
     assert f"learner 0 (pid {victims[0].pid}) is down: killed by SIGKILL" in output
     summary = summary_of(tmp_path)
     learner = summary["learner"]
@@ -82,20 +101,21 @@ def test_a_learner_that_is_killed_over_and_over_comes_back_and_goes_on_and_no_ti
     # Updates are counted once by the master, and once by whoever made them: one may have died in between.
     assert 0 <= learner["updates"] - sum(place["updates"] for place in learner["places"]) <= 3
     assert learner["places"][0]["updates"] > 0
-    assert summary["ticks"]["count"] + summary["ticks"]["skipped"] == 2400
+    assert summary["ticks"]["count"] == rows_in(tmp_path / "actions.csv")
+    assert summary["books"]["agree"], summary["books"]
     saved = load_state(tmp_path)
     assert saved.state["updates"] == learner["updates"]
 
 
 def test_a_learner_that_hangs_is_replaced(tmp_path: Path) -> None:
-    with running(*LEARNING, "--duration", "60", "--hang-timeout-s", "1", "--out", str(tmp_path)) as run:
+    with running(*LEARNING, "--duration", "600", "--hang-timeout-s", "1", "--out", str(tmp_path)) as run:
         victim = wait_until_ticking(run)["rt-learner0"]
-        time.sleep(2)
+        wait_for_updates(run)
         os.kill(victim.pid, signal.SIGSTOP)
         wait_for(
             lambda: children_by_name(run).get("rt-learner0", victim).pid != victim.pid, "the learner to be replaced"
         )
-        time.sleep(2)
+        wait_for_updates(run)
         run.send_signal(signal.SIGINT)
         output, _ = run.communicate(timeout=150)
     assert "hung: silent for" in output
@@ -111,7 +131,7 @@ def test_a_learner_that_hangs_with_the_master_locked_does_not_keep_the_last_chec
     with running(*arguments, "--out", str(tmp_path)) as run:
         victim = wait_until_ticking(run)["rt-learner0"]
         name = next(name for name in segments(run.pid) if name.endswith("-learner"))
-        time.sleep(2)
+        wait_for_updates(run)
         wait_for(lambda: stopped_with_the_lock(victim, SHM / name), "it to be stopped in the middle of an update")
         run.send_signal(signal.SIGINT)
         output, _ = run.communicate(timeout=150)
@@ -121,8 +141,7 @@ def test_a_learner_that_hangs_with_the_master_locked_does_not_keep_the_last_chec
 
 def stopped_with_the_lock(victim: psutil.Process, segment: Path) -> bool:
     """Stop it. If it does not hold the master's lock, it goes on."""
-    victim.send_signal(signal.SIGSTOP)
-    wait_for(lambda: victim.status() == psutil.STATUS_STOPPED, "it to stop")
+    stop(victim.pid)
     with segment.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -133,10 +152,10 @@ def stopped_with_the_lock(victim: psutil.Process, segment: Path) -> bool:
 
 
 def test_a_learner_that_always_dies_ends_the_run_and_what_was_learned_is_kept(tmp_path: Path) -> None:
-    arguments = (*LEARNING, "--duration", "60", "--max-restarts", "0", "--checkpoint-every-s", "1")
+    arguments = (*LEARNING, "--duration", "600", "--max-restarts", "0", "--checkpoint-every-s", "1")
     with running(*arguments, "--out", str(tmp_path)) as run:
         processes = wait_until_ticking(run)
-        wait_for_checkpoint(tmp_path)
+        wait_for(lambda: updates_kept(tmp_path) > 0, "a checkpoint")
         kill(processes["rt-learner0"])
         output, _ = run.communicate(timeout=150)
     assert run.returncode == 1
@@ -146,53 +165,49 @@ def test_a_learner_that_always_dies_ends_the_run_and_what_was_learned_is_kept(tm
 
 
 def test_everything_is_killed_and_the_resumed_run_has_the_counters_of_the_last_checkpoint(tmp_path: Path) -> None:
-    arguments = (*LEARNING, "--checkpoint-every-s", "1", "--out", str(tmp_path))
-    with running(*arguments, "--duration", "60") as run:
-        processes = wait_until_ticking(run)
-        wait_for_checkpoint(tmp_path)
-        time.sleep(2)
-        for victim in (psutil.Process(run.pid), *processes.values()):
-            victim.send_signal(signal.SIGKILL)
-        run.communicate(timeout=150)
+    arguments = (*LEARNING, "--checkpoint-every-s", "1", "--duration", "600", "--out", str(tmp_path))
+    with running(*arguments) as run:
+        wait_until_ticking(run)
+        wait_for(lambda: updates_kept(tmp_path) > 0, "a checkpoint")
+        first = updates_kept(tmp_path)
+        wait_for(lambda: updates_kept(tmp_path) > first, "another one")
+        kill_all(run)
         # With the fork server killed too nobody removes the segments: the next run does.
         saved = load_state(tmp_path)
-        finished = run_to_end_after_a_crash(*arguments, "--duration", "4", "--resume", str(tmp_path))
-    assert finished.returncode == 0, finished.stderr
+        with running(*arguments, "--resume", str(tmp_path)) as resumed:
+            wait_until_ticking(resumed)
+            wait_for_updates(resumed)
+            resumed.send_signal(signal.SIGINT)
+            output, _ = resumed.communicate(timeout=150)
+    assert resumed.returncode == 128 + signal.SIGINT, output
     summary, again = summary_of(tmp_path), load_state(tmp_path)
+    ticks = summary["ticks"]
     assert summary["learner"]["updates"] == again.state["updates"] > saved.state["updates"]
-    assert again.state["ticks"] == saved.state["ticks"] + 800
+    assert again.state["ticks"] == saved.state["ticks"] + ticks["count"] + ticks["skipped"]
     assert again.state["episodes"] == saved.state["episodes"] + summary["episodes"]["count"]
-
-
-def run_to_end_after_a_crash(*arguments: str) -> Any:
-    return subprocess.run([*COMMAND, *arguments], cwd=HERE, capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_a_loss_that_is_not_finite_stops_learning_says_so_once_and_the_last_good_weights_play_on(
     tmp_path: Path,
 ) -> None:
-    finished = run_to_end(
-        *LEARNING,
-        "--duration",
-        "6",
-        "--env-args",
-        "too_much_after_steps=400",
-        "--learners",
-        "2",
-        "--out",
-        str(tmp_path),
-    )
-    assert finished.returncode == 1, finished.stdout + finished.stderr
-    said = [line for line in (finished.stdout + finished.stderr).splitlines() if "stopped learning" in line]
+    now = tmp_path / "now"
+    arguments = (*LEARNING, "--duration", "8", "--env-args", f"too_much_once={now}", "--learners", "2")
+    with running(*arguments, "--out", str(tmp_path / "out")) as run:
+        wait_until_ticking(run)
+        wait_for_updates(run)
+        now.touch()
+        output, _ = run.communicate(timeout=150)
+    assert run.returncode == 1, output
+    said = [line for line in output.splitlines() if "stopped learning" in line]
     assert len(said) == 1
     assert "loss was inf at update" in said[0]
-    summary = summary_of(tmp_path)
+    summary = summary_of(tmp_path / "out")
     learner = summary["learner"]
     assert learner["stopped"].startswith("loss was inf at update")
     assert learner["updates"] > 0
     assert {place["state"] for place in learner["places"]} == {"stopped"}, "nobody publishes any more"
-    assert summary["ticks"]["count"] + summary["ticks"]["skipped"] == 1200, "the run goes to its end"
-    weights = load_state(tmp_path).weights
+    assert summary["ticks"]["count"] + summary["ticks"]["skipped"] == 1600, "the run goes to its end"
+    weights = load_state(tmp_path / "out").weights
     assert all(np.isfinite(array).all() for array in weights.values()), "none of it got into what is kept"
 
 

@@ -7,98 +7,79 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 
-import psutil
 import pytest
 
 import rtcore
 from rtcore.cli import top
 from rtcore.memory.segments import files_of, unlink_all
 from rtcore.watch.attached import RunState
-from rtcore.watch.visible import list_runs, visible_run_ids
-from tests.support import drills
+from rtcore.watch.visible import list_runs
+from tests.support.drills import HEALTHY, kill_all, run_id_of, running, started, wait_for, wait_until_ticking
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
 TOP = [sys.executable, "-m", "rtcore.cli.top"]
-PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
 
 
-@pytest.fixture
-def program() -> Iterator[subprocess.Popen[str]]:
-    """A healthy rtcore-run whose ticks have begun."""
-    with subprocess.Popen([*drills.COMMAND, *drills.HEALTHY], **PIPES) as process:
-        try:
-            drills.wait_until_ticking(process)
-            yield process
-        finally:
-            process.kill()
-            process.stdout.close()
-
-
-def run_id_of(process: subprocess.Popen[str]) -> str:
-    (run_id,) = [run_id for run_id in visible_run_ids() if run_id.startswith(f"{process.pid}-")]
-    return run_id
-
-
-def watch(run_id: str) -> subprocess.Popen[str]:
+@contextmanager
+def watching(run_id: str) -> Iterator[subprocess.Popen[str]]:
     """rtcore-top, once it has shown something."""
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    process: subprocess.Popen[str] = subprocess.Popen([*TOP, run_id, "--interval", "0.2"], env=environment, **PIPES)
-    for line in process.stdout or ():
-        if "acted" in line:
-            return process
-    raise AssertionError(f"rtcore-top ended with {process.wait()} before it showed anything")
+    with started(*TOP, run_id, "--interval", "0.2", env=environment) as process:
+        assert process.stdout is not None
+        assert any("acted" in line for line in process.stdout), f"it ended with {process.wait()} and showed nothing"
+        yield process
 
 
-def test_a_watched_program_that_is_killed_is_a_run_that_is_over(program):
-    run_id = run_id_of(program)
-    watcher = watch(run_id)
-    program.kill()
+def last_line_of(watcher: subprocess.Popen[str]) -> str:
     output, _ = watcher.communicate(timeout=150)
     assert watcher.returncode == 0
-    assert output.splitlines()[-1].startswith("run over: ")
-    drills.wait_for(lambda: files_of(run_id) == [], "the fork server to remove the run")
+    return output.splitlines()[-1]
 
 
-def test_a_run_that_was_killed_with_its_fork_server_is_a_dead_owner(program, capsys):
-    run_id = run_id_of(program)
-    watcher = watch(run_id)
-    children = psutil.Process(program.pid).children(recursive=True)
-    try:
-        # Stopped first: else one of the two has the time to clean up after the other.
-        for process in (psutil.Process(program.pid), *children):
-            process.suspend()
-        for process in (*children, psutil.Process(program.pid)):
-            process.kill()
-        program.wait(30)
-        # At once: any run that starts on this machine removes what the dead one left.
-        (row,) = [row for row in list_runs() if row.run_id == run_id]
-        assert top.run([run_id]) == 1
-        assert row.state is RunState.DEAD_OWNER
-        assert row.ticks > 0
-        assert f"run {run_id} is dead" in capsys.readouterr().err
-        output, _ = watcher.communicate(timeout=150)
-        assert watcher.returncode == 0
-        assert output.splitlines()[-1] == f"run over: its program (pid {program.pid}) was killed"
-    finally:
-        unlink_all(run_id)
+def test_a_watched_program_that_is_killed_is_a_run_that_is_over():
+    with running(*HEALTHY) as program:
+        wait_until_ticking(program)
+        run_id = run_id_of(program)
+        with watching(run_id) as watcher:
+            program.kill()
+            assert last_line_of(watcher).startswith("run over: ")
+        wait_for(lambda: files_of(run_id) == [], "the fork server to remove the run")
+
+
+def test_a_run_that_was_killed_with_its_fork_server_is_a_dead_owner(capsys):
+    for _ in range(5):  # any run that starts on this machine, of another test too, removes what a dead one left
+        with running(*HEALTHY) as program:
+            wait_until_ticking(program)
+            run_id = run_id_of(program)
+            with watching(run_id) as watcher:
+                kill_all(program)
+                rows = [row for row in list_runs() if row.run_id == run_id]
+                exitcode, said = top.run([run_id]), capsys.readouterr().err
+                ended = last_line_of(watcher)
+            unlink_all(run_id)
+        if rows and f"run {run_id} is dead" in said:
+            break
+    assert [row.state for row in rows] == [RunState.DEAD_OWNER], said
+    assert rows[0].ticks > 0
+    assert f"run {run_id} is dead" in said
+    assert exitcode == 1
+    assert ended == f"run over: its program (pid {program.pid}) was killed"
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM])
 def test_a_watcher_that_is_killed_or_stopped_is_not_missed(signum):
     fields = {"env_id": "CartPole-v1", "fps": "60", "policy": "synthetic", "policy_args": {"latency_ms": 50}}
-    with rtcore.Runtime(**fields, workers=4, duration=120) as runtime:
-        watcher = watch(runtime.run_id)
+    with rtcore.Runtime(**fields, workers=4, duration=600) as runtime, watching(runtime.run_id) as watcher:
         watcher.send_signal(signum)
         ticks = runtime.stats().counters["ticks"]
-        drills.wait_for(lambda: runtime.stats().counters["ticks"] > ticks + 30, "ticks after the watcher's end")
+        wait_for(lambda: runtime.stats().counters["ticks"] > ticks + 30, "ticks after the watcher's end")
         runtime.stop()
         assert runtime.wait(150)
-    if signum == signal.SIGTERM:
-        assert watcher.wait(30) == 128 + signum
-    watcher.kill()
-    watcher.communicate(timeout=150)
+        if signum == signal.SIGTERM:
+            assert watcher.wait(150) == 128 + signum
     summary = runtime.summary()
     assert summary["leftover_shared_memory"] == []
     assert sum(worker["restarts"] for worker in summary["workers"]) == 0

@@ -14,6 +14,7 @@ import pytest
 from rtcore.recording.reader import Recording
 from rtcore.recording.schema import FOLDER, TICKS_FILE
 from tests.support.drills import HEALTHY, run_to_end, running, wait_for, wait_until_ticking
+from tests.support.recorded_runs import wait_for_frames
 
 pytestmark = pytest.mark.fault
 
@@ -29,7 +30,7 @@ def broken_off(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str
     with running(
         *LONG, "--latency", "constant:30", "--no-live", "--no-pictures", "--video", "--out", str(out)
     ) as program:
-        wait_for((out / DRAFT).exists, "the video to be begun", timeout_s=60)
+        wait_for((out / DRAFT).exists, "the video to be begun")
         program.send_signal(signal.SIGINT)
         said, _ = program.communicate(timeout=150)
     return out, program.returncode, said
@@ -100,6 +101,7 @@ def test_a_full_disk_is_told_and_leaves_the_recording_as_it_was(recorded):
 def test_a_run_that_ctrl_c_ends_has_its_video(tmp_path):
     with running(*HEALTHY, "--video", "--out", str(tmp_path)) as program:
         wait_until_ticking(program)
+        wait_for_frames(tmp_path, 1)
         program.send_signal(signal.SIGINT)
         said, _ = program.communicate(timeout=150)
     assert program.returncode == 130, said
@@ -112,6 +114,7 @@ def test_a_run_that_ctrl_c_ends_has_its_video(tmp_path):
 def test_a_run_that_is_told_to_terminate_does_not_stay_for_its_video(tmp_path):
     with running(*HEALTHY, "--video", "--out", str(tmp_path)) as program:
         wait_until_ticking(program)
+        wait_for_frames(tmp_path, 1)
         program.send_signal(signal.SIGTERM)
         said, _ = program.communicate(timeout=150)
     assert program.returncode == 143, said
@@ -124,16 +127,9 @@ def test_a_run_that_is_told_to_terminate_does_not_stay_for_its_video(tmp_path):
 
 @pytest.mark.slow
 def test_the_video_of_a_run_that_was_killed_says_that_its_end_is_missing(tmp_path):
-    def there() -> bool:
-        try:
-            with Recording(tmp_path) as recording:
-                return recording.num_ticks > 60
-        except Exception:
-            return False
-
     with running(*HEALTHY, "--video", "--out", str(tmp_path)) as program:
         wait_until_ticking(program)
-        wait_for(there, "60 recorded frames")
+        wait_for_frames(tmp_path, 60)
         os.kill(program.pid, signal.SIGKILL)
     ended = run_to_end("--replay", str(tmp_path), "--video")
     assert ended.returncode == 0, ended.stderr

@@ -21,6 +21,7 @@ from tests.support.drills import (
     COMMAND,
     HERE,
     Run,
+    rows_in,
     run_to_end,
     running,
     segments,
@@ -113,7 +114,7 @@ def test_at_a_normal_end_exit_functions_are_run_and_nothing_of_the_world_stays(t
     ],
 )
 def test_whoever_is_killed_nothing_of_the_world_stays(victims: tuple[str, ...], tmp_path: Path) -> None:
-    with started(*COMMAND, *run_of(tmp_path, "--duration", "60"), cwd=HERE) as run:
+    with started(*COMMAND, *run_of(tmp_path, "--duration", "600"), cwd=HERE) as run:
         wait_until_ticking(run)
         env = env_process_of(run.pid)
         pids = {"rt-env": env.pid, "fork server": env.ppid(), "program": run.pid}
@@ -121,7 +122,7 @@ def test_whoever_is_killed_nothing_of_the_world_stays(victims: tuple[str, ...], 
             os.kill(pids[victim], signal.SIGSTOP)  # nobody sees the other one die
         for victim in victims:
             os.kill(pids[victim], signal.SIGKILL)
-        run.wait(timeout=60)
+        run.wait(timeout=150)
         if len(victims) == 2:
             os.kill(family_of(tmp_path)[3], signal.SIGKILL)  # a daemon, which was the fork server's child by then
         assert_all_gone(tmp_path)
@@ -137,10 +138,10 @@ def test_whoever_is_killed_nothing_of_the_world_stays(victims: tuple[str, ...], 
     "how", ["Ctrl-C", "the world raises", pytest.param("the program stands still at the end", marks=pytest.mark.slow)]
 )
 def test_the_world_is_made_safe_and_closed_before_anybody_asks_for_it(how: str, tmp_path: Path) -> None:
-    length, world = ("--duration", "60"), {"raise_at": 60} if how == "the world raises" else {}
+    length, world = ("--duration", "600"), {"raise_at": 60} if how == "the world raises" else {}
     if how.startswith("the program"):
-        length = ("--ticks", "30")
-    with running(*run_of(tmp_path, *length, "--env-timeout-s", "2", **world)) as run:
+        length = ("--ticks", "30", "--env-timeout-s", "2")
+    with running(*run_of(tmp_path, *length, **world)) as run:
         wait_until_ticking(run)
         if how == "Ctrl-C":
             run.send_signal(signal.SIGINT)
@@ -172,13 +173,13 @@ def test_an_env_process_that_dies_by_a_signal_fails_the_run(
 
     def send() -> None:
         if moment == "in the run":
-            wait_for(lambda: rows.exists() and rows.stat().st_size > 0, "rows")
+            wait_for(lambda: rows_in(rows) > 0, "rows")
         wait_for(lambda: env_process_of(os.getpid()) is not None, "the env process")
         env_process_of(os.getpid()).send_signal(signum)
 
     with ThreadPoolExecutor() as aside:
         sent = aside.submit(send)
-        done = run_here(*run_of(tmp_path, "--duration", "60", "--out", str(rows.parent)))
+        done = run_here(*run_of(tmp_path, "--duration", "600", "--out", str(rows.parent)))
         sent.result()
     assert done.returncode == 1, done.stdout
     assert "env 0" in done.stderr
@@ -214,7 +215,8 @@ def test_a_close_that_goes_wrong_is_reported_and_the_runs_results_are_kept(
     run_here: Run, how: str, said: str, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    done = run_here(*run_of(tmp_path, "--ticks", "20", "--env-timeout-s", "1", "--out", str(out), how_closing=how))
+    limit = ("--env-timeout-s", "1") if how == "hang" else ()
+    done = run_here(*run_of(tmp_path, "--ticks", "20", *limit, "--out", str(out), how_closing=how))
     assert done.returncode == 1
     assert said in done.stderr
     assert ("family_world.py" in done.stderr) == (how != "die"), "where it raised, or where it hangs"
@@ -232,10 +234,12 @@ def test_on_the_virtual_clock_a_close_that_raises_is_the_same_error(tmp_path: Pa
     assert not any(map(is_running, family_of(tmp_path)))
 
 
-@pytest.mark.parametrize(("how", "error"), [("raise", EnvironmentFailed), ("hang", EnvironmentHung)])
-def test_a_program_that_steps_the_world_is_told_once_by_its_own_close(how: str, error: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("how", "limit_s", "error"), [("raise", 60, EnvironmentFailed), ("hang", 1, EnvironmentHung)])
+def test_a_program_that_steps_the_world_is_told_once_by_its_own_close(
+    how: str, limit_s: int, error: Any, tmp_path: Path
+) -> None:
     world = {"notes": str(tmp_path), "how_closing": how}
-    env = rtcore.RealtimeEnv("tests.support.family_world:make", env_args=world, env_timeout_s=1)
+    env = rtcore.RealtimeEnv("tests.support.family_world:make", env_args=world, env_timeout_s=limit_s)
     env.reset()
     with pytest.raises(error, match="clos"):
         env.close()

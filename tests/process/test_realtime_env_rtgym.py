@@ -16,6 +16,7 @@ from rtcore.errors import ConfigError
 from rtcore.memory.segments import files_of
 from rtcore.runtime.rtgym import InterfaceEnv, realtime_env
 from tests.support import embed_worlds
+from tests.support.drills import let_ticks_run
 
 pytestmark = pytest.mark.process
 
@@ -38,34 +39,34 @@ def test_an_interface_is_stepped_as_rtgym_would_with_its_observation_put_togethe
         assert obs in env.observation_space
         assert (obs[0], obs[1].tolist()) == (0, [[0, 7]])
         position, before = 0.0, 1  # reset has sent the default action, after its observation
-        for control in (0.25, -0.5, 1.0, 0.5):
+        # So small that the robot is not at its end, however long this program is kept from a CPU.
+        for control in (1 / 64, 1 / 32, 1 / 16, 1 / 128):
             obs, _, terminated, truncated, info = env.step(np.array([control], np.float32))
             assert obs in env.observation_space
             assert obs[-1] == control
-            assert obs[1][0, 0] - before == info["rtcore"]["ticks_since_last_step"], "a control at every tick"
+            about = info["rtcore"]
+            assert obs[1][0, 0] - before == about["acted_ticks"] + about["missed_ticks"], "a control at every tick"
             position, before = obs[0][0], obs[1][0, 0]
             assert not terminated
             assert not truncated
-        assert position >= 2 * (0.25 - 0.5 + 1.0 + 0.5)
-        assert obs[2] == [1.0]
+        assert position >= 2 * (1 / 64 + 1 / 32 + 1 / 16 + 1 / 128)
+        assert obs[2] == [1 / 16]
     finally:
         env.close()
     assert files_of(env.unwrapped.runtime.run_id) == []
 
 
 def test_a_control_stays_as_a_robots_does_while_the_program_thinks() -> None:
-    import time
-
     env = realtime_env(ROBOT)
     try:
         env.reset()
-        obs, *_ = env.step(np.array([0.25], np.float32))
+        obs, *_ = env.step(np.array([1 / 64], np.float32))
         before = obs[0][0]
-        time.sleep(0.1)
+        let_ticks_run(env.unwrapped.runtime, 4)
         # The same again: the tick in which it acts need not be the last before the frame that is seen.
-        obs, *_, info = env.step(np.array([0.25], np.float32))
+        obs, *_, info = env.step(np.array([1 / 64], np.float32))
         moved = info["rtcore"]["acted_ticks"] + info["rtcore"]["missed_ticks"]
-        assert obs[0][0] == before + moved * 2 * 0.25
+        assert obs[0][0] == before + moved * 2 / 64
         assert info["rtcore"]["missed_ticks"] >= 3
     finally:
         env.close()

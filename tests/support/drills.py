@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,12 @@ def segments(pid: int) -> list[str]:
     return [path.name for path in SHM.glob(f"*rtcore-{pid}-*")]
 
 
+def run_id_of(process: subprocess.Popen[str]) -> str:
+    """Run ids begin with the pid of the program."""
+    (control,) = SHM.glob(f"rtcore-{process.pid}-*-control")
+    return control.name.removeprefix("rtcore-").removesuffix("-control")
+
+
 def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 150) -> None:
     """A watchdog, generous: it fails a test that would otherwise hang, and measures nothing."""
     give_up = time.monotonic() + timeout_s
@@ -80,16 +86,27 @@ def wait_for_answers(runtime: Runtime, worker: int, count: int = 4) -> None:
     wait_for(lambda: runtime.stats().workers[worker].inferences >= before + count, f"worker {worker} to answer")
 
 
+def let_ticks_run(runtime: Runtime, count: int) -> None:
+    """Do nothing until so many more have run. A time would not do: the world may be kept from a CPU for all of it."""
+    before = runtime.stats().counters["ticks"]
+    wait_for(lambda: runtime.stats().counters["ticks"] >= before + count, f"{count} ticks")
+
+
 def children_by_name(process: subprocess.Popen[str]) -> dict[str, psutil.Process]:
-    """The run's processes by role: rt-env, rt-worker0, ..., and the fork server."""
-    found = {}
-    try:
+    """The run's processes by role: rt-env, rt-worker0, ..., and the fork server. Less those that end meanwhile."""
+    found: dict[str, psutil.Process] = {}
+    with suppress(psutil.NoSuchProcess):
+        # The fork server comes first; a process that has no name yet is another's.
         for child in psutil.Process(process.pid).children(recursive=True):
-            name = child.name()
-            found["forkserver" if not name.startswith("rt-") else name] = child
-    except psutil.NoSuchProcess:
-        pass
+            with suppress(psutil.NoSuchProcess):
+                name = child.name()
+                found.setdefault(name if name.startswith("rt-") else "forkserver", child)
     return found
+
+
+def rows_in(file: Path) -> int:
+    """How many whole rows a run has written into it so far, below the names of the columns."""
+    return max(0, file.read_bytes().count(b"\n") - 1) if file.exists() else 0
 
 
 def wait_until_ticking(process: subprocess.Popen[str]) -> dict[str, psutil.Process]:
@@ -102,24 +119,50 @@ def wait_until_ticking(process: subprocess.Popen[str]) -> dict[str, psutil.Proce
     raise AssertionError("the run ended before it began")
 
 
-def freeze(run: subprocess.Popen[str]) -> list[psutil.Process]:
-    """Stop a run as a whole, as a machine that sleeps does; what ends meanwhile needs no stopping.
-
-    Returns: what was there, the program first, for :func:`thaw`.
-    """
-    family = [psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)]
-    for process in family:
-        with suppress(psutil.NoSuchProcess):
-            process.suspend()
-    return family
+def stop(pid: int) -> None:
+    """SIGSTOP, and wait until it stands, or has ended: the signal is heard when the process has a CPU."""
+    process = psutil.Process(pid)
+    process.suspend()
+    wait_for(lambda: process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE), f"{pid} to stop")
 
 
-def thaw(family: Iterable[psutil.Process], apart_s: float = 0.0) -> None:
-    """Let them go on in this order; who was ended for standing still is for the test to tell."""
-    for process in family:
-        with suppress(psutil.NoSuchProcess):
-            process.resume()
-        time.sleep(apart_s)
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """It stands still within the block."""
+    stop(pid)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def signal_children(run: subprocess.Popen[str], signum: signal.Signals) -> None:
+    """With one call, as they are a process group of their own: this test may be kept from a CPU between two."""
+    for server in psutil.Process(run.pid).children():
+        os.killpg(server.pid, signum)
+
+
+def freeze(run: subprocess.Popen[str]) -> None:
+    """Stop a run as a whole, as a machine that sleeps does: nobody sees another stand still."""
+    stop(run.pid)
+    signal_children(run, signal.SIGSTOP)
+
+
+def thaw(run: subprocess.Popen[str], first: str) -> None:
+    """Let it go on. `first`: "the program", which then sees the others stand still for a moment, or "its children"."""
+    if first == "the program":
+        os.kill(run.pid, signal.SIGCONT)
+        time.sleep(0.05)
+    signal_children(run, signal.SIGCONT)
+    os.kill(run.pid, signal.SIGCONT)
+
+
+def kill_all(run: subprocess.Popen[str]) -> None:
+    """Nobody has the time to clean up after another."""
+    freeze(run)
+    signal_children(run, signal.SIGKILL)
+    run.kill()
+    run.wait()
 
 
 def kill(process: psutil.Process) -> None:

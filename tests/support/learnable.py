@@ -1,7 +1,8 @@
-"""A world that is learned within seconds, and that pays more than a float32 holds after a while, if told to."""
+"""A world that is learned within seconds, and that pays more than a float32 holds once it is told to."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -20,10 +21,10 @@ class Bandit(gym.Env[Any, Any]):
     observation_space = spaces.Box(0, 1, (3,), np.float32)
     action_space = spaces.Discrete(NUM_ACTIONS)
 
-    def __init__(self, too_much_after_steps: int = -1) -> None:
-        self._too_much_after_steps = too_much_after_steps
+    def __init__(self, too_much_once: str = "") -> None:
+        """`too_much_once`: there is this file."""
+        self._too_much_once = Path(too_much_once) if too_much_once else None
         self._steps = 0
-        self._total_steps = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
@@ -32,9 +33,8 @@ class Bandit(gym.Env[Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self._steps += 1
-        self._total_steps += 1
         reward = float(action == BEST_ACTION)
-        if 0 <= self._too_much_after_steps < self._total_steps:
+        if self._too_much_once is not None and self._too_much_once.exists():
             reward = 1e300
         return self._observation(), reward, self._steps >= EPISODE_STEPS, False, {}
 

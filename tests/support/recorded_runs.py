@@ -10,12 +10,14 @@ from typing import Any
 import h5py
 
 from rtcore.config.run import RuntimeConfig, make_config
+from rtcore.errors import ConfigError
 from rtcore.files.outside import write_sums
 from rtcore.loop.process import build_world
 from rtcore.recording.reader import Recording
 from rtcore.recording.schema import FOLDER, TICKS_FILE
 from rtcore.virtual.replay import Report, make_world, replay
 from rtcore.virtual.simulate import Simulation
+from tests.support.drills import wait_for
 
 SETTINGS: dict[str, Any] = {
     "clock": "virtual",
@@ -37,6 +39,19 @@ def recorded(out: Path, *, latency: Any = None, changes: Any = (), on_tick: Any 
     finally:
         simulation.close()
     return simulation
+
+
+def wait_for_frames(out: Path, count: int) -> None:
+    """Until so many are in the file, which is read while it is written."""
+
+    def there() -> bool:
+        try:
+            with Recording(out) as recording:
+                return recording.num_ticks >= count
+        except ConfigError:
+            return False
+
+    wait_for(there, f"{count} recorded frames")
 
 
 def replayed(path: Path, **options: Any) -> Report:
