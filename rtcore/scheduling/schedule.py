@@ -577,7 +577,7 @@ class Schedule:
             return max(self.delay_ticks, delay_for(window.max_ns, params.rate_hz))
         if len(window) < min(window.size, self.ADAPT_ANSWERS * len(self._up)):
             return self.delay_ticks
-        times = self._times()
+        times = self.times()
         if params.stagger == "max-time":
             wanted = times.delay()
             return wanted if self._is_convinced(times, wanted) else self.delay_ticks
@@ -610,7 +610,8 @@ class Schedule:
         self._evidence = 0.0
         return True
 
-    def _times(self, mean_ns: int | None = None) -> Times:
+    def times(self, mean_ns: int | None = None) -> Times:
+        """The newest inference times, as a plan would be made of them."""
         self._take_in()
         up, params = self._up, self.params
         usual_ns = [self._usual_ns[worker] for worker in up if self._answers_of.get(worker, 0) >= self.KNOWN_ANSWERS]
@@ -633,6 +634,6 @@ class Schedule:
     def _restride(self) -> None:
         """Space the starts evenly over the workers that are up; the next start keeps its distance to the last."""
         self.num_up = len(self._up)
-        self.stride_ticks = self._times(self._tau_mean_ns).stride(self.delay_ticks)
+        self.stride_ticks = self.times(self._tau_mean_ns).stride(self.delay_ticks)
         if self._next_start_tick is not None:
             self._next_start_tick = min(self._next_start_tick, self._last_start_tick + self.stride_ticks)

@@ -604,7 +604,9 @@ class ActsAgain:
 
 
 class TheDelayIsRegained:
-    """Once the window of inference times holds none of the faults, the delay is what it would be without them."""
+    """Once the window of inference times holds none of the faults, the delay is what it would be without them, or what
+    the planner would plan from the same times: where two delays are about as good, either may stay.
+    """
 
     def judge(self, run: Simulation, play_twin: Callable[[], Simulation]) -> None:
         first, window = run.unsettled_tick + 1, run.schedule.window.size
@@ -614,7 +616,7 @@ class TheDelayIsRegained:
         if run.delays[-1][0] <= 2:
             return  # one tick is the least that a twin has, and one more is allowed
         twin = play_twin()
-        allowed = max(delay for delay, _ in twin.delays[len(twin.delays) // 2 :])
+        allowed = max(*(delay for delay, _ in twin.delays[len(twin.delays) // 2 :]), run.schedule.times().delay())
         if run.delays[-1][0] > allowed + max(1, allowed // 6):
             raise Violation(
                 type(self).__name__,
