@@ -44,7 +44,7 @@ OFFSETS = (
     Offset(
         "slot_entry_at", "slot_control_at(worker) + SLOT_CONTROL + entry_seq % 2 * entry_bytes", ("worker", "entry_seq")
     ),
-    Offset("slots_bytes", "slot_control_at(h->max_workers)"),
+    Offset("slots_bytes", "slot_control_at(h->max_workers + 1)"),  # the operator has one too
     Offset("ring_control_at", "SEGMENT_HEADER"),
     Offset("header_stride_bytes", "round_up(FRAME_HEADER + h->action_bytes)"),
     Offset("headers_at", "ring_control_at + RING_CONTROL"),

@@ -664,7 +664,7 @@ static inline int64_t rtcore_slot_entry_at(const struct rtcore_segment_header *h
 }
 
 static inline int64_t rtcore_slots_bytes(const struct rtcore_segment_header *h) {
-    return rtcore_slot_control_at(h, h->max_workers);
+    return rtcore_slot_control_at(h, h->max_workers + 1);
 }
 
 static inline int64_t rtcore_ring_control_at(const struct rtcore_segment_header *h) {

