@@ -42,7 +42,7 @@ class Model:
         self.orderings = set(re.findall(r"^ORDERING\((\w+)\)", source, re.MULTILINE))
         self.outcomes = set(re.findall(r"OUTCOME\((\w+)\)", source))
         self._program = folder / "pan"
-        subprocess.run(["spin", "-a", MODELS / f"{name}.pml"], cwd=folder, check=True, timeout=60)
+        subprocess.run(["spin", "-a", MODELS / f"{name}.pml"], cwd=folder, check=True, timeout=150)
         # Without spin's own reduction: it does not look into the C parts.
         options = ("-w", "-O1", "-DSAFETY", "-DNOREDUCE")
         subprocess.run(["cc", *options, "-o", "pan", "pan.c"], cwd=folder, check=True, timeout=100)

@@ -44,7 +44,7 @@ def in_a_terminal(*words: str) -> tuple[int, str]:
             pass
         finally:
             os.close(ours)
-        process.wait(timeout=60)
+        process.wait(timeout=150)
     assert not segments(process.pid)
     return process.returncode, drawn.decode()
 

@@ -49,7 +49,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 def left_by_a_dead_program() -> str:
     """Run id of what is in /dev/shm now, until any program of rtcore starts: that removes it."""
     killed = subprocess.run(
-        [sys.executable, "-c", DIES], capture_output=True, text=True, timeout=60, input="\n", check=False
+        [sys.executable, "-c", DIES], capture_output=True, text=True, timeout=150, input="\n", check=False
     )
     run_id = killed.stdout.strip()
     assert run_id, killed.stderr

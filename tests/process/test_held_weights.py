@@ -28,7 +28,7 @@ from rtcore.messages import DeviceBuffers
 from rtcore.processes.launcher import PRELOAD_NETWORK
 from rtcore.runtime.runtime import Runtime
 from rtcore_workers.weights.device_memory import NotShared, open_memory
-from tests.support.drills import wait_for
+from tests.support.drills import stop, wait_for
 from tests.support.weight_parts import PLAYING, applied, check_each_came_from_one_version, start_publisher, state
 
 pytestmark = pytest.mark.process
@@ -100,8 +100,8 @@ def test_the_workers_of_a_device_compute_with_what_its_holder_brings_there(tmp_p
         for version in range(2, 30):
             assert runtime.publish(state(version), wait_s=30) == version
         wait_for(lambda: store.newest_version() == 29, "the newest version on the device")
-        answered_since(runtime)
-        answered_since(runtime)
+        for _ in range(3):  # the last one need not be applied any more, the first was maybe under way
+            answered_since(runtime)
     weights = runtime.summary()["weights"]
     assert (weights["version"], weights["torn"], weights["workers_behind"]) == (29, 0, [])
     assert weights["holders"] == [
@@ -235,8 +235,7 @@ def test_a_holder_killed_in_the_middle_of_a_copy_leaves_the_version_before_and_f
         while not stopped_in_a_copy:
             os.kill(holder, signal.SIGCONT)
             time.sleep(0.003)
-            os.kill(holder, signal.SIGSTOP)
-            time.sleep(0.003)
+            stop(holder)
             stopped_in_a_copy = any(head[0] == BEING_WRITTEN for head in store._heads)
         newest = store.newest()
         answered_since(runtime)
@@ -265,8 +264,7 @@ def test_a_stopped_worker_keeps_one_buffer_and_the_others_move_on(tmp_path: Path
         assert victim > 1
         claim = store._claims[2]
         while True:
-            os.kill(victim, signal.SIGSTOP)
-            time.sleep(0.01)
+            stop(victim)
             if claim[0]:
                 break
             os.kill(victim, signal.SIGCONT)

@@ -19,6 +19,7 @@ from rtcore.messages import End
 from rtcore.processes import launcher as launcher_module
 from rtcore.processes import servers
 from rtcore.processes.launcher import Child, Launcher
+from tests.support.drills import wait_for
 from tests.support.launcher_parts import Ask, Say, part_boot
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(400)]
@@ -49,6 +50,11 @@ def descriptors(launcher: Launcher) -> tuple[int, int]:
     return ours, theirs
 
 
+def are_as_before(launcher: Launcher, before: tuple[int, int]) -> None:
+    assert descriptors(launcher)[0] <= before[0], "fewer where the collector came by what other tests had left"
+    wait_for(lambda: descriptors(launcher)[1] == before[1], "the fork server to close what it has read")
+
+
 def test_a_hundred_children_are_asked_for_before_any_answer_is_read(launcher: Launcher) -> None:
     """Many more answers, and many more bytes, than a socket keeps: nobody waits for the other for ever."""
     first = launcher.start("worker", 0, 0, "tests.support.launcher_parts:ends", part_boot())
@@ -64,9 +70,7 @@ def test_a_hundred_children_are_asked_for_before_any_answer_is_read(launcher: La
         child.send(End())
     poll_until(launcher, lambda: all(child.exitcode is not None for child in children))
     assert {child.exitcode for child in children} == {0}
-    ours, theirs = descriptors(launcher)
-    assert ours <= before[0], "fewer where the collector came by what other tests had left"
-    assert theirs == before[1]
+    are_as_before(launcher, before)
 
 
 def test_a_long_run_of_restarts_leaves_no_descriptor_and_no_child_behind(launcher: Launcher) -> None:
@@ -76,9 +80,7 @@ def test_a_long_run_of_restarts_leaves_no_descriptor_and_no_child_behind(launche
     for generation in range(60):
         child = launcher.start("worker", 0, generation, "tests.support.launcher_parts:ends", part_boot())
         poll_until(launcher, lambda child=child: child.exitcode is not None)
-    ours, theirs = descriptors(launcher)
-    assert ours <= before[0], "fewer where the collector came by what other tests had left"
-    assert theirs == before[1]
+    are_as_before(launcher, before)
     assert not launcher._children
     assert not launcher._orders
 

@@ -170,10 +170,10 @@ def test_paused_learners_collect_but_make_no_update_until_they_may(learning: tup
     runtime, lines = learning
     assert any("no checkpoints are kept" in line for line in lines)
     runtime.pause_learning()
-    before = None
-    while before is None or learner_of(runtime).updates != before.updates:  # the update under way
-        before = learner_of(runtime)
-        runtime.wait(0.3)
+    # Between two updates it collects: once it has, the update that was under way is over.
+    paused = learner_of(runtime)
+    wait_for(runtime, lambda learner: learner.transitions > paused.transitions)
+    before = learner_of(runtime)
     wait_for(runtime, lambda learner: learner.transitions > before.transitions + 50)
     during = learner_of(runtime)
     assert during.updates == before.updates

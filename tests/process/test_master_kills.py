@@ -17,6 +17,7 @@ import pytest
 from rtcore.memory.layout import Layout, MasterLayout
 from rtcore.memory.master import MasterState, attach_master
 from rtcore.memory.segments import create_segment, new_run_id, unlink_all
+from tests.support.drills import stop
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -113,7 +114,7 @@ def test_one_that_is_stopped_while_it_holds_the_master_holds_up_the_others_until
     holder = start(run_id)
     try:
         while True:  # until it is stopped within an update
-            os.kill(holder.pid, signal.SIGSTOP)
+            stop(holder.pid)
             before = master.commit.updates
             waited = 0
 

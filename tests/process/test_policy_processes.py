@@ -156,12 +156,12 @@ def test_threads_publish_to_a_policy_that_nobody_named_and_sample_to_the_very_en
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(60)
+            thread.join(150)
         closers = [threading.Thread(target=runtime.close) for _ in range(3)]
         for closer in closers:
             closer.start()
         for closer in closers:
-            closer.join(60)
+            closer.join(150)
         assert runtime.publish(weights) is None
     assert errors == []
     assert sorted(got) == list(range(2, len(got) + 2))

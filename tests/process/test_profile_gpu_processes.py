@@ -71,6 +71,6 @@ def fail(kind: str, number: int) -> int:
     ],
 )
 def test_a_child_that_fails_is_the_error_of_all(kind, error, words):
-    assert run_in_processes(fail, [("", 0), ("", 1)], role="child", timeout_s=60.0) == [0, 1]
+    assert run_in_processes(fail, [("", 0), ("", 1)], role="child", timeout_s=150.0) == [0, 1]
     with pytest.raises(error, match=words):
-        run_in_processes(fail, [(kind, 0), (kind, 1)], role="child", timeout_s=60.0)
+        run_in_processes(fail, [(kind, 0), (kind, 1)], role="child", timeout_s=150.0)

@@ -222,7 +222,7 @@ def test_a_writer_that_is_killed_leaves_all_whole_chunks(tmp_path, after):
 @pytest.mark.parametrize("room_bytes", [0, 1500, 9000])
 def test_a_writer_that_finds_no_room_leaves_what_was_whole_and_ends_quietly(tmp_path, room_bytes):
     ended = subprocess.run(
-        [*WRITER, str(tmp_path), str(room_bytes)], capture_output=True, text=True, timeout=60, check=False
+        [*WRITER, str(tmp_path), str(room_bytes)], capture_output=True, text=True, timeout=150, check=False
     )
     assert (ended.returncode, ended.stderr) == (0, "")
     last = ended.stdout.splitlines()[-1]

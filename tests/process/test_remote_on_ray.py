@@ -35,7 +35,7 @@ def cluster() -> Iterator[tuple[str, psutil.Process]]:
             assert line, "it has ended"
         yield address, psutil.Process(head.pid)
         head.send_signal(signal.SIGTERM)
-        head.communicate(timeout=60)
+        head.communicate(timeout=150)
 
 
 def test_workers_of_a_ray_cluster_are_found_by_name_and_back_when_ray_has_started_them_anew(
@@ -66,5 +66,5 @@ def test_workers_of_a_ray_cluster_are_found_by_name_and_back_when_ray_has_starte
             runtime.wait()
         assert set(runtime.summary()["restart_reasons"]) <= {f"link to ray:far-{worker} lost" for worker in (0, 1)}
         workers.send_signal(signal.SIGTERM)
-        workers.communicate(timeout=60)
+        workers.communicate(timeout=150)
         assert workers.returncode == 128 + signal.SIGTERM

@@ -2,61 +2,40 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator
-from contextlib import closing
 
 import pytest
 
 import rtcore
-from rtcore.clock import NS_PER_MS, MonotonicClock
 from rtcore.config.run import make_config
 from rtcore.files.strict_json import write_json
-from rtcore.memory.shared import SharedRun
 from rtcore.report.page.data import RunDistributions, quantile
 from rtcore.results.explain import explain_tick
 from rtcore.results.folder import RunFolder, read_run
 from rtcore.results.out_folder import write_config
 from rtcore.scheduling.dispatch import Outcome, TickKind
+from tests.support.drills import kill_within_an_inference, let_ticks_run
 
 pytestmark = pytest.mark.process
 
 _KILLED = 1
-_PATIENCE_NS = 120_000 * NS_PER_MS
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunFolder]:
     folder = tmp_path_factory.mktemp("real") / "run"
     slow = {"latency_ms": 60, "jitter_ms": 1, "outlier_prob": 0.05, "outlier_ms": 120}
-    config = make_config(policy="synthetic", policy_args=slow, workers=5, ticks=400, out=folder)
+    # Put off and not skipped where the machine is busy: the killed worker's tick is there to be told of.
+    config = make_config(policy="synthetic", policy_args=slow, workers=5, duration=600, out=folder, overrun="stretch")
     write_config(folder, config, ["rtcore-run"])
     with rtcore.Runtime(config) as runtime:
-        while runtime.record is None or len(runtime.record.ticks) < 120:
-            assert not runtime.wait(0.05)
-        _kill_within_an_inference(runtime)
+        let_ticks_run(runtime, 120)
+        kill_within_an_inference(runtime, _KILLED, lasting_ms=60)
+        let_ticks_run(runtime, 240)
+        runtime.stop()
         runtime.wait()
     write_json(folder / "summary.json", runtime.summary())
     yield read_run(folder)
-
-
-def _kill_within_an_inference(runtime: rtcore.Runtime) -> None:
-    """It is stopped first, so that it cannot get on with its job between the look at it and the kill."""
-    clock, pid = MonotonicClock(), runtime.worker_pids[_KILLED]
-    give_up_ns = clock.now_ns() + _PATIENCE_NS
-    with closing(SharedRun.watch(runtime.run_id)) as shared:
-        status = shared.worker_status[_KILLED]
-        while clock.now_ns() < give_up_ns:
-            os.kill(pid, signal.SIGSTOP)
-            busy_since_ns = status["busy_since_ns"]
-            # An inference takes 60 ms: this one has not come to its answer.
-            if busy_since_ns and clock.now_ns() - busy_since_ns < 30 * NS_PER_MS:
-                os.kill(pid, signal.SIGKILL)
-                return
-            os.kill(pid, signal.SIGCONT)
-            assert not runtime.wait(0.005)
-    pytest.fail("the worker took up no job")
 
 
 def test_every_tick_of_a_real_run_has_a_story(run: RunFolder) -> None:

@@ -67,12 +67,12 @@ def ring():
     writer = _context.Process(target=publish, args=(run_id, started, over))
     writer.start()
     try:
-        assert started.wait(60)
+        assert started.wait(150)
         yield shared.ring
         assert writer.is_alive()
     finally:
         over.set()
-        writer.join(10)
+        writer.join(150)
         writer.kill()
         shared.close()
         unlink_all(run_id)

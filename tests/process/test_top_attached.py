@@ -25,9 +25,10 @@ import pytest
 
 import rtcore
 from rtcore.memory.segments import SHM_DIR, files_of
+from rtcore.memory.shared import Phase
 from rtcore.watch.attached import LIVE_STATES, SUMMARY_KEYS, AttachedRun, RunState
 from rtcore.watch.visible import visible_run_ids
-from tests.support.drills import started, wait_for
+from tests.support.drills import let_ticks_run, started, stop, wait_for
 
 pytestmark = pytest.mark.process
 
@@ -144,7 +145,7 @@ def test_a_run_of_any_program_is_shown_until_it_is_over_and_in_a_terminal_its_la
             pass
         finally:
             os.close(ours)
-        assert top.wait(60) == 0
+        assert top.wait(150) == 0
         rest, exitcode = rest_of(plain)
     assert exitcode == 0
     assert rest.splitlines()[-1] == "run over: it went to its end or was stopped"
@@ -156,9 +157,11 @@ def test_a_run_of_any_program_is_shown_until_it_is_over_and_in_a_terminal_its_la
 
 
 def test_the_json_of_a_live_run_lies_between_two_summaries_of_its_own_and_who_holds_on_keeps_nothing(runtime):
-    wait_for(lambda: runtime.record is not None and runtime.record.ticks, "the first tick")
+    let_ticks_run(runtime, 1)
     before = runtime.summary()
+    let_ticks_run(runtime, 2)
     answer = subprocess.run([*TOP, runtime.run_id, "--once", "--json"], capture_output=True, text=True, check=True)
+    let_ticks_run(runtime, 2)
     with AttachedRun.attach(runtime.run_id) as onlooker:
         after = end(runtime)
         assert after["leftover_shared_memory"] == []
@@ -183,6 +186,25 @@ def test_the_json_of_a_live_run_lies_between_two_summaries_of_its_own_and_who_ho
 def test_a_run_can_be_looked_at_at_every_moment_of_its_start():
     before = set(visible_run_ids())
     runtime = rtcore.Runtime(**SMALL)
+    supervisor, looks = runtime._supervisor, 0
+    start_env, set_phase = supervisor._start_env, supervisor.set_phase
+
+    def wait_for_looks():
+        """The start stands still until the onlooker, who may be kept from a CPU, has seen how far it is."""
+        before = looks
+        wait_for(lambda: looks > before + 1, "the onlooker")
+
+    def start_env_and_wait():
+        start_env()
+        wait_for_looks()
+
+    def set_phase_and_wait(phase, *args):
+        number = set_phase(phase, *args)
+        if phase is Phase.REHEARSE:
+            wait_for_looks()
+        return number
+
+    supervisor._start_env, supervisor.set_phase = start_env_and_wait, set_phase_and_wait
     starting = threading.Thread(target=runtime.start)
     starting.start()
     try:
@@ -195,6 +217,7 @@ def test_a_run_can_be_looked_at_at_every_moment_of_its_start():
                 assert onlooker.ending() is None
                 assert onlooker.to_json()["state"] in LIVE_STATES
                 onlooker.refresh()
+                looks += 1
             states.append(onlooker.state())
     finally:
         starting.join()
@@ -207,6 +230,13 @@ def test_a_run_can_be_looked_at_at_every_moment_of_its_start():
 def test_a_run_that_fails_before_its_first_tick_ends_the_view():
     runtime = rtcore.Runtime(**SMALL | {"policy": "nonesuch:factory"})
     errors: list[BaseException] = []
+    attached, start_workers = threading.Event(), runtime._supervisor.start_workers
+
+    def start_workers_once_attached(indices: range) -> None:
+        assert attached.wait(150)
+        start_workers(indices)
+
+    runtime._supervisor.start_workers = start_workers_once_attached
 
     def fail() -> None:
         try:
@@ -218,6 +248,7 @@ def test_a_run_that_fails_before_its_first_tick_ends_the_view():
     failing.start()
     wait_for(lambda: runtime.run_id in visible_run_ids(), "the run to be visible")
     with AttachedRun.attach(runtime.run_id) as onlooker:
+        attached.set()
         wait_for(lambda: onlooker.refresh() or onlooker.ending(), "the end")
         assert not onlooker.has_begun
     failing.join()
@@ -239,7 +270,7 @@ def test_a_reader_that_has_seen_enough_ends_it_as_it_ends_other_programs(lasting
     with watching(lasting, "--interval", "0.2") as process:
         read_until(process, "acted")
         process.stdout.close()
-        assert process.wait(60) == 128 + signal.SIGPIPE
+        assert process.wait(150) == 128 + signal.SIGPIPE
     assert not lasting.is_over
 
 
@@ -249,6 +280,7 @@ def test_a_reader_that_has_seen_enough_ends_it_as_it_ends_other_programs(lasting
 def test_the_attached_program_has_no_way_to_write_(lasting):
     with watching(lasting, "--interval", "0.2") as process:
         read_until(process, "acted")
+        stop(process.pid)  # it opens files now and then, and closes them
         proc = Path(f"/proc/{process.pid}")
         ours = [line for line in (proc / "maps").read_text().splitlines() if "rtcore-" in line and "/dev/shm" in line]
         opened = {path: path.readlink() for path in (proc / "fd").iterdir() if path.is_symlink()}
@@ -288,7 +320,7 @@ def test_another_users_run_is_listed_and_refused_without_a_look_inside(lasting):
         f"listed = top.run(['--list'])\n"
         f"sys.exit(10 * listed + top.run([{lasting.run_id!r}]))\n"
     )
-    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=150)
     assert answer.returncode == 1, answer.stderr
     (row,) = [line for line in answer.stdout.splitlines() if line.startswith(lasting.run_id)]
     assert "no permission" in row

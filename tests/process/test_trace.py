@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -21,7 +20,7 @@ from rtcore.memory.layout import TRACE_EVENT
 from rtcore.memory.segments import files_of
 from rtcore.memory.trace import TraceKind, read_spool, spool_head
 from rtcore.report.perfetto.writer import TRACE_FILE, convert_folder
-from tests.support.drills import Run, running, started, wait_for
+from tests.support.drills import Run, kill_within_an_inference, running, started, wait_for
 from tests.support.tracecheck import Parsed, parse
 
 pytestmark = pytest.mark.process
@@ -154,7 +153,8 @@ def test_they_agree_when_a_worker_is_killed_and_restarted(tmp_path: Path) -> Non
     ) as runtime:
         stats = runtime.stats
         wait_for(lambda: stats().workers[1].inferences > 3, "answers")
-        os.kill(runtime.worker_pids[1], signal.SIGKILL)
+        # Not between an answer and its events.
+        kill_within_an_inference(runtime, 1, lasting_ms=40)
         wait_for(lambda: stats().workers[1].restarts == 1 and stats().num_up == 4, "the worker to come back")
         answered = stats().workers[1].inferences
         wait_for(lambda: stats().workers[1].inferences > answered + 3, "it to work again")

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 import rtcore
 from rtcore.errors import PolicyError
 from rtcore.memory.segments import files_of
-from tests.support.drills import wait_for
+from tests.support.drills import stop, wait_for
 from tests.support.weight_parts import (
     PLAYING,
     applied,
@@ -90,7 +90,7 @@ def test_a_stopped_worker_keeps_its_buffer_and_the_others_move_on(tmp_path: Path
         store = runtime._supervisor.params
         assert store is not None
         victim = runtime.worker_pids[2]
-        os.kill(victim, signal.SIGSTOP)
+        stop(victim)
         for version in range(2, 40):
             assert runtime.publish(state(version), wait_s=30) == version
         os.kill(victim, signal.SIGCONT)

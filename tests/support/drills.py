@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from rtcore.clock import NS_PER_MS, MonotonicClock
 from rtcore.runtime.runtime import Runtime
 
 HERE = Path(__file__).parents[2]
@@ -134,6 +135,23 @@ def stopped(pid: int) -> Iterator[None]:
         yield
     finally:
         os.kill(pid, signal.SIGCONT)
+
+
+def kill_within_an_inference(runtime: Runtime, worker: int, lasting_ms: float) -> None:
+    """It is stopped first, so that it cannot get on with its job between the look at it and the kill.
+
+    `lasting_ms`: an inference; in its first half it has not come to its answer.
+    """
+    pid, status = runtime.worker_pids[worker], runtime._supervisor.shared.worker_status[worker]
+
+    def is_killed() -> bool:
+        stop(pid)
+        since_ns = status["busy_since_ns"]
+        is_within = bool(since_ns) and MonotonicClock.now_ns() - since_ns < lasting_ms / 2 * NS_PER_MS
+        os.kill(pid, signal.SIGKILL if is_within else signal.SIGCONT)
+        return is_within
+
+    wait_for(is_killed, f"worker {worker} to be within an inference")
 
 
 def signal_children(run: subprocess.Popen[str], signum: signal.Signals) -> None:

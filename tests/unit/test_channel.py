@@ -109,7 +109,7 @@ def test_two_blocking_ends_that_send_more_than_the_kernel_keeps_do_not_wait_for_
         other = threading.Thread(target=talk, args=(right,), daemon=True)
         other.start()
         talk(left)
-        other.join(60)
+        other.join(150)
         assert arrived == [True, True]
 
 

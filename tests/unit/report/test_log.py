@@ -150,7 +150,7 @@ def test_what_ends_the_program_within_a_line_gets_through_and_leaves_no_lock():
         logging.getLogger("rtcore").handlers[0]._show = lines.append
         other = threading.Thread(target=say_everything)
         other.start()
-        other.join(60)
+        other.join(150)
         assert not other.is_alive()
     assert lines == ["a step", "a trouble"]
 

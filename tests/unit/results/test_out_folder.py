@@ -32,7 +32,7 @@ def test_a_folder_that_a_run_has_taken_is_refused_to_others_by_its_pid_until_it_
 def test_the_death_of_a_program_releases_its_folder(tmp_path):
     code = "import pathlib, os, sys; from rtcore.results.out_folder import OutFolder; "
     code += "f = OutFolder(pathlib.Path(sys.argv[1])); f.acquire(); os._exit(9)"
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, timeout=60)
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, timeout=150)
     with OutFolder(tmp_path) as folder:
         folder.acquire()
 

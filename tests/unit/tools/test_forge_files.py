@@ -39,7 +39,7 @@ def test_a_file_of_the_forge_fits_its_schema(schema: str) -> None:
     pytest.importorskip("check_jsonschema", reason="check-jsonschema is not installed")
     assert WITH_SCHEMA[schema]
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", *WITH_SCHEMA[schema]]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 0, done.stdout
 
 
