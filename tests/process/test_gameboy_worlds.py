@@ -51,6 +51,7 @@ def played(tmp_path: Path, world: str, probe: Probe, script: dict[int, dict[int,
         policy="random",
         workers=1,
         ticks=150,
+        overrun="stretch",
         out=tmp_path / "run",
     ) as runtime:
         runtime.wait()

@@ -10,6 +10,7 @@ import rtcore
 from rtcore.learn.exploration import EpsilonSchedule
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore_workers.policies import ExploringPolicy, load_policy
+from tests.support.drills import wait_for
 from tests.support.hashing_parts import Hash
 from tests.support.worlds import Noise
 
@@ -24,16 +25,14 @@ def test_every_sampled_action_is_the_one_that_its_sampled_input_leads_to(obs_his
         policy="tests.support.hashing_parts:hash_of_input",
         policy_args={"pad_ms": 25},
         workers=3,
-        ticks=300,
+        duration=600,
         obs_history=obs_history,
         act_history=act_history,
         live=False,
     ) as runtime:
         reader = runtime.transitions()
-        runtime.wait()
-        reader.update()
+        wait_for(lambda: reader.update() >= 0 and len(reader) > 200, "decisions")
         batch = reader.sample(256, rng)
-    assert len(reader) > 100
     assert reader.counts.lost_ticks == 0
     past = [] if batch.past_actions is None else [torch.from_numpy(batch.past_actions)]
     expected = Hash()(torch.from_numpy(batch.obs), *past).to(torch.float32).numpy()
@@ -50,7 +49,7 @@ def test_exploring_workers_take_the_random_actions_of_the_tick_they_saw() -> Non
         policy="tests.support.hashing_parts:hash_of_input",
         policy_args={"pad_ms": 25},
         workers=3,
-        ticks=200,
+        duration=600,
         seed=4,
         explore=True,
         epsilon_start=0.5,
@@ -59,8 +58,7 @@ def test_exploring_workers_take_the_random_actions_of_the_tick_they_saw() -> Non
         live=False,
     ) as runtime:
         reader = runtime.transitions()
-        runtime.wait()
-        reader.update()
+        wait_for(lambda: reader.update() >= 0 and len(reader) > 150, "decisions")
         batch = reader.sample(256, np.random.default_rng(0))
     action, observation = ActionSpec.from_space(Noise.action_space), ObservationSpec.from_space(Noise.observation_space)
     inner = load_policy("random", {}, observation, action, seed=0, worker_index=0, device="cpu")

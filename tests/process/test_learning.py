@@ -87,37 +87,47 @@ def has_risen(summary: dict[str, Any]) -> bool:
 @pytest.mark.slow
 def test_a_run_goes_on_where_the_last_one_stopped_and_its_weights_are_played(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    first = learn(out, ticks=1500, checkpoint_every_s=1.0, keep_checkpoints=2)
-    saved = load_state(out)
+    with rtcore.Runtime(
+        **FAST | {"out": out, "ticks": 10**6, "checkpoint_every_s": 0.5, "keep_checkpoints": 2}
+    ) as runtime:
+        wait_for(runtime, lambda learner: learner.checkpoints >= 3 and has_risen(runtime.summary()))
+        runtime.stop()
+        runtime.wait()
+    first, saved = runtime.summary(), load_state(out)
+    ticks = first["ticks"]["count"] + first["ticks"]["skipped"]
     assert saved.state["updates"] == first["learner"]["updates"] > 100
-    assert saved.state["ticks"] == 1500
+    assert saved.state["ticks"] == ticks
     assert saved.state["episodes"] == first["episodes"]["count"]
-    assert first["learner"]["checkpoints"] >= 3
     kept = {path.name for path in (out / "checkpoints").iterdir() if not path.is_symlink()}
     assert 2 <= len(kept) <= 3
 
     second = learn(out, ticks=300, resume=out, epsilon_ticks=100_000)
     again = load_state(out)
     assert again.state["updates"] == second["learner"]["updates"] > saved.state["updates"]
-    assert again.state["ticks"] == 1800
+    assert again.state["ticks"] == ticks + 300
     assert again.state["episodes"] == first["episodes"]["count"] + second["episodes"]["count"]
-    assert second["learner"]["epsilon"] == pytest.approx(1 - 0.95 * 1800 / 100_000, abs=1e-3)
+    assert second["learner"]["epsilon"] == pytest.approx(1 - 0.95 * (ticks + 300) / 100_000, abs=1e-3)
 
     played = learn(None, ticks=600, learn=None, policy_checkpoint=out)
     assert "learner" not in played
-    assert np.mean(played["episodes"]["returns"][3:]) > 17
+    best = EPISODE_STEPS * played["actions"]["acted_fraction_of_all_ticks"]
+    assert np.mean(played["episodes"]["returns"][3:]) > 0.85 * best
 
     fresh = learn(out, ticks=100, learning_starts=2000)
     assert fresh["learner"]["updates"] == 0
     assert any("checkpoints of an earlier run are now in" in line for line in fresh["lines"])
-    assert load_state(out / "checkpoints-1").state["ticks"] == 1800
+    assert load_state(out / "checkpoints-1").state["ticks"] == ticks + 300
     assert load_weights(out).keys() == again.weights.keys()
 
 
 @pytest.mark.slow
 def test_a_cap_on_updates_is_kept() -> None:
-    summary = learn(None, ticks=1200, updates_per_tick=0.1)
-    assert 20 < summary["learner"]["updates"] <= 0.1 * 1200 + 30
+    with rtcore.Runtime(**FAST | {"ticks": 10**6, "updates_per_tick": 0.1}) as runtime:
+        wait_for(runtime, lambda learner: learner.updates > 90)
+        runtime.stop()
+        runtime.wait()
+    ticks = runtime.summary()["ticks"]
+    assert runtime.summary()["learner"]["updates"] <= 0.1 * (ticks["count"] + ticks["skipped"]) + 30
 
 
 # -- what cannot be learned is said before anything plays -----------------------------------------------------------

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.ipc import why_missing
-from rtcore.clock import MonotonicClock
 from rtcore.profile import ipc, pingpong, tick
 from rtcore.profile.commands import COMMANDS
+from tests.support.drills import wait_for
 
 # Eleven transports, each with processes of its own: half a minute on a quiet machine.
 pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(660)]
@@ -127,7 +127,8 @@ def test_worse_than_the_baseline_is_exit_code_3_and_not_worse_is_0(tmp_path):
     words = ("ipc", *QUICK, "--transports", "rtcore-block")
     assert run(*words, "--json", old)[0] == 0
     result = json.loads(old.read_text())
-    for factor, expected, said in ((1e-3, 3, "worse than the baseline in 1 of 1"), (1e3, 0, "not worse")):
+    # So far apart that a machine that stands still for seconds is in between.
+    for factor, expected, said in ((1e-3, 3, "worse than the baseline in 1 of 1"), (1e9, 0, "not worse")):
         changed = json.loads(json.dumps(result))
         changed["rows"][0]["p99_us"] *= factor
         old.write_text(json.dumps(changed))
@@ -143,7 +144,7 @@ def test_a_case_that_has_no_number_any_more_is_worse_and_shown(tmp_path):
     result = json.loads(old.read_text())
     result["rows"].append(result["rows"][0] | {"transport": "rtcore-spin"})
     old.write_text(json.dumps(result))
-    code, output, errors = run(*words, "--baseline", old, "--fail-if", "ipc.p99>+100000%")
+    code, output, errors = run(*words, "--baseline", old, "--fail-if", "ipc.p99>+100000000000%")
     assert (code, errors) == (3, "")
     assert "worse than the baseline in 1 of 2" in output
     gone = next(line for line in output.splitlines() if "rtcore-spin" in line and "p99_us" in line)
@@ -210,11 +211,7 @@ def test_numbers_on_standard_output_are_nothing_but_json():
 
 def test_ctrl_c_in_the_middle_leaves_nothing_behind():
     with start("ipc", "--rounds", "5000", "--readers", "1") as process:
-        deadline_ns = MonotonicClock.now_ns() + 60_000_000_000
-        while not left_behind(process.pid):
-            assert process.poll() is None
-            assert MonotonicClock.now_ns() < deadline_ns
-            MonotonicClock().sleep_until_ns(MonotonicClock.now_ns() + 50_000_000)
+        wait_for(lambda: bool(left_behind(process.pid)), "something to be left behind")
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=150)
     assert process.returncode == 130

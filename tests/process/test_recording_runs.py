@@ -24,6 +24,7 @@ from rtcore.recording.schema import FOLDER
 from rtcore.report.log import lines_to
 from rtcore.scheduling.dispatch import Source
 from tests.support import recorded_worlds
+from tests.support.drills import let_ticks_run
 from tests.support.recorded_runs import played_again
 from tests.support.recorded_worlds import FRAMES, Arm
 
@@ -155,7 +156,7 @@ def test_a_run_that_a_program_stops_is_recorded_to_its_last_tick(tmp_path, hurri
         env_id="CartPole-v1", policy="synthetic", policy_args={"latency_ms": 20}, workers=2, fps=100, out=tmp_path,
         record=True,
     ) as runtime:  # fmt: skip
-        runtime.wait(1.5)
+        let_ticks_run(runtime, 110)
         runtime.stop()
         runtime.wait()
     summary = runtime.summary()

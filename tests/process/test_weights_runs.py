@@ -30,7 +30,8 @@ def test_every_action_comes_from_one_version_through_thousands_of_publications(t
     with rtcore.Runtime(**PLAYING, out=tmp_path) as runtime:
         skipped = 0
         version = 1
-        while version < 2500:
+        # And while enough of them are played: the workers may be kept from a CPU.
+        while version < 2500 or runtime.stats().counters["acted"] < 200:
             got = runtime.publish(state(version + 1), updates=version)
             skipped += got is None
             assert got in (None, version + 1)
@@ -45,12 +46,12 @@ def test_every_action_comes_from_one_version_through_thousands_of_publications(t
     summary = runtime.summary()
     assert summary["leftover_shared_memory"] == []
     weights = summary["weights"]
-    assert (weights["version"], weights["updates"], weights["torn"]) == (2500, 2499, 0)
+    assert (weights["version"], weights["updates"], weights["torn"]) == (version, version - 1, 0)
     assert weights["skipped"] == skipped
     assert weights["workers_behind"] == []
     versions = check_each_came_from_one_version(tmp_path)
     assert len(versions) > 50
-    assert max(versions) == 2500
+    assert max(versions) == version
 
 
 def test_publishers_and_workers_that_are_killed_spoil_no_weights_and_stop_nobody(tmp_path: Path) -> None:
