@@ -45,7 +45,7 @@ def test_a_run_that_was_frozen_as_a_whole_while_its_world_was_closed_has_closed_
 
 
 def test_inferences_and_ticks_that_are_longer_than_the_timeouts_are_no_hangs() -> None:
-    slow = ("--policy", "synthetic", "--policy-args", "latency_ms=1600", "--workers", "1", "--hang-timeout-s", "1")
+    slow = ("--policy", "synthetic", "--policy-args", "latency_ms=1600", "--workers", "1", "--hang-timeout-s", "1.5")
     run = run_to_end(*CART_POLE, *slow, "--fps", "1", "--env-timeout-s", "0.5", "--ticks", "4")
     assert run.returncode == 0, run.stdout + run.stderr
     assert "hung" not in run.stdout + run.stderr

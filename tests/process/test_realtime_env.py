@@ -322,7 +322,7 @@ def test_a_world_that_hangs_is_killed(make: Any) -> None:
 
 
 def test_a_world_that_waits_for_its_reset_is_not_taken_to_hang(make: Any) -> None:
-    env = make(env_args={"length": 2}, env_timeout_s=1)
+    env = make(env_args={"length": 2}, env_timeout_s=1.4)
     time.sleep(1.5)
     env.reset()
     play_to_the_end(env)
