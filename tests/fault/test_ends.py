@@ -117,7 +117,7 @@ def test_the_world_is_closed_when_the_policy_fails(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_world_that_takes_its_time_to_reset_does_not_make_its_workers_look_hung() -> None:
-    with rtcore.Runtime(**SLOW, env_args={"reset_s": 2.5}, hang_timeout_s=1.0, duration=600) as runtime:
+    with rtcore.Runtime(**SLOW, env_args={"reset_s": 2.5}, hang_timeout_s=2.0, duration=600) as runtime:
         wait_for(lambda: runtime.summary()["ticks"]["kinds"]["reset"] >= 3, "resets")
     summary = runtime.summary()
     assert summary["ticks"]["kinds"]["reset"] >= 2
