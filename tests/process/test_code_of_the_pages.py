@@ -381,12 +381,12 @@ AROUND = {
     ),
     "runtime.paused()": (
         "network = make_network(None, None)\ndef evaluate(network): runtime.wait(0.3)\n"
-        "runtime = rtcore.Runtime(env_id='CartPole-v1', policy='random', duration=2)\nruntime.start()\n",
-        "runtime.wait()\nassert runtime.summary()['ticks']['waited'] > 0\n",
+        "runtime = rtcore.Runtime(env_id='CartPole-v1', policy='random', duration=600)\nruntime.start()\n",
+        "runtime.stop()\nruntime.wait()\nassert runtime.summary()['ticks']['waited'] > 0\n",
     ),
     "runtime.take_over()": (
-        "action, runtime = 1, rtcore.Runtime(env_id='CartPole-v1', policy='random', duration=2)\nruntime.start()\n",
-        "    runtime.wait(0.3)\nruntime.wait()\nassert runtime.summary()['actions']['human'] > 0\n",
+        "action, runtime = 1, rtcore.Runtime(env_id='CartPole-v1', policy='random', duration=600)\nruntime.start()\n",
+        "    while not runtime.stats().counters['human_ticks']: runtime.wait(0.05)\nruntime.stop()\nruntime.wait()\n",
     ),
     'load_run("runs/first")': (
         "settings = dict(env_id='CartPole-v1', policy='random', clock='virtual', ticks=20, out='runs/first')\n"

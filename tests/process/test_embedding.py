@@ -119,7 +119,7 @@ def test_an_error_of_the_start_is_there_as_soon_as_the_run_is_over() -> None:
 def test_a_callback_that_would_wait_for_itself_is_told_so() -> None:
     args = {"length": 10, "fps": 100}
     runtime = rtcore.Runtime(
-        env_id=embed_worlds.counting, env_args=args, ticks=100, on_episode=lambda _: runtime.wait(), **SYNTHETIC
+        env_id=embed_worlds.counting, env_args=args, duration=600, on_episode=lambda _: runtime.wait(), **SYNTHETIC
     )
     with runtime, pytest.raises(StartupError, match="wait here for itself"):
         runtime.wait(150)

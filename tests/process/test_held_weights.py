@@ -149,7 +149,11 @@ def test_a_holder_that_cannot_have_its_memory_leaves_each_worker_its_own(
 def test_every_action_comes_from_one_version_through_thousands_of_publications(tmp_path: Path, device: str) -> None:
     with held_run(device, out=tmp_path, policy_args=LONG) as (runtime, store):
         publisher = start_publisher(runtime.run_id)
-        wait_for(lambda: store.newest_version() > 3000, "3000 versions", timeout_s=120)
+        acted = runtime.stats().counters
+        wait_for(
+            lambda: store.newest_version() > 3000 and runtime.stats().counters["acted"] > acted["acted"] + 300,
+            "3000 versions, of which enough are played",
+        )
         publisher.kill()
         publisher.wait()
         newest = runtime._supervisor.params
