@@ -212,6 +212,11 @@ def spread(play_some: Callable[[_Portion], _Played], portions: Iterable[_Portion
         raise RtcoreError(
             "a process of the campaign died: killed, or out of memory? Try again with fewer --jobs"
         ) from error
+    except BaseException:
+        # Whoever ends the campaign does not wait for what is being played: the pool would.
+        for child in multiprocessing.active_children():
+            child.kill()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
