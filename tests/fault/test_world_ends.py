@@ -26,6 +26,7 @@ from tests.support.drills import (
     running,
     segments,
     started,
+    stop,
     wait_for,
     wait_until_ticking,
 )
@@ -119,7 +120,7 @@ def test_whoever_is_killed_nothing_of_the_world_stays(victims: tuple[str, ...], 
         env = env_process_of(run.pid)
         pids = {"rt-env": env.pid, "fork server": env.ppid(), "program": run.pid}
         for victim in victims:
-            os.kill(pids[victim], signal.SIGSTOP)  # nobody sees the other one die
+            stop(pids[victim])  # nobody sees the other one die
         for victim in victims:
             os.kill(pids[victim], signal.SIGKILL)
         run.wait(timeout=150)
