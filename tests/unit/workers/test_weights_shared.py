@@ -290,8 +290,8 @@ def test_the_store_of_a_manifest_has_room_for_it():
 
 
 @pytest.mark.slow
-def test_built_in_networks_and_usual_layers_compute_nothing_on_the_meta_device():
-    """There torch would import 800 modules, in each worker that is started."""
+def test_built_in_networks_and_usual_layers_compute_nothing_on_the_meta_device_and_nobody_needs_the_compiler():
+    """For either torch would import 800 modules, in each worker that is started."""
     program = textwrap.dedent(
         """
         import sys, torch
@@ -300,6 +300,7 @@ def test_built_in_networks_and_usual_layers_compute_nothing_on_the_meta_device()
         from rtcore.spaces import ActionSpec, ObservationSpec
         from rtcore.memory.history import History
         from rtcore_workers.policies import NETWORKS, network
+        from rtcore_workers.policies.probing import Operations
         from rtcore_workers.weights.building import BuildWatch, WithoutDraws
 
         images, vectors, history = Box(0, 255, (84, 84), np.uint8), Box(-1, 1, (5,)), History(2, 3)
@@ -333,6 +334,9 @@ def test_built_in_networks_and_usual_layers_compute_nothing_on_the_meta_device()
             build()
         with BuildWatch() as computing:
             torch.arange(4).sin()
+        with Operations() as operations:
+            nn.Tanh()(torch.zeros(1))
+        assert operations.range_of_output() == (-1, 1)
         sys.exit("torch._dynamo" in sys.modules or seen.has_computed or not computing.has_computed)
         """
     )

@@ -119,7 +119,7 @@ class ModuleProbe:
 
     def range(self) -> tuple[float, float] | None:
         """Between which numbers its output is, whatever it is shown, if the last operation on it says so."""
-        operations = _Operations()
+        operations = Operations()
         try:
             with torch.no_grad(), operations:
                 self._call(self._twin(), [self._frame(np.random.default_rng(0))])
@@ -159,12 +159,17 @@ class ModuleProbe:
         return self.module if twin is None else twin
 
 
-class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Keeps the last operations of a call, with what they made and of what."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._made: deque[tuple[Tensor, str, tuple[Any, ...]]] = deque(maxlen=_LAST_OPERATIONS)
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Of torch: skipping its compiler imports it: 800 modules, 70 MB and more than a second of CPU time."""
+        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
