@@ -122,9 +122,10 @@ def wait_until_ticking(process: subprocess.Popen[str]) -> dict[str, psutil.Proce
 
 def stop(pid: int) -> None:
     """SIGSTOP, and wait until it stands, or has ended: the signal is heard when the process has a CPU."""
-    process = psutil.Process(pid)
-    process.suspend()
-    wait_for(lambda: process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE), f"{pid} to stop")
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        process.suspend()
+        wait_for(lambda: process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE), f"{pid} to stop")
 
 
 @contextmanager
@@ -134,7 +135,8 @@ def stopped(pid: int) -> Iterator[None]:
     try:
         yield
     finally:
-        os.kill(pid, signal.SIGCONT)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
 
 def kill_within_an_inference(runtime: Runtime, worker: int, lasting_ms: float) -> None:
