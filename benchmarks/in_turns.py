@@ -41,6 +41,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep what every round found")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="of rtcore-profile")
     options = parser.parse_args()
+    if not options.command:
+        parser.error("what is to be measured? A command of rtcore-profile, as in the examples above")
     checkouts = {"before": options.against.resolve(), "now": _CHECKOUT}
     for path in checkouts.values():
         if not (path / "rtcore").is_dir():

@@ -601,10 +601,14 @@ class FaultSettings(SettingsGroup):
     heading: ClassVar[str] = "faults"
 
     startup_timeout_s: Seconds = Field(default=120.0, description="Longest start-up of the world or of a worker [s].")
-    env_timeout_s: Seconds = Field(default=10.0, description="A world silent for so long is killed; the run fails [s].")
+    env_timeout_s: Seconds = Field(
+        default=10.0,
+        description="A world silent for so long, less what it waited for a CPU, is killed; the run fails [s].",
+    )
     hang_timeout_s: Seconds = Field(
         default=5.0,
-        description="An inference or update that takes longer, and 10 times longer than known, is a hang [s].",
+        description="An inference or update that takes longer, and 10 times longer than known, is a hang [s]; "
+        "waiting for a CPU does not count.",
     )
     max_restarts: Annotated[int, Field(ge=0, lt=1 << 62)] = Field(
         default=3, description="Restarts of one worker before the run fails."
