@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt hatch_build.py $(wildcard rtcore/_tick/
 run: install     ## a game played twice by a trained network that takes 100 ms: 15 s by one worker, 15 s by staggered ones
 	$(BIN)/rtcore-run --env-id rtcore/Catch-v0 --policy trained --policy-args pad_ms=100 --compare sequential --duration 15 --out runs/latest
 
-test: install    ## the tests, without the slow ones: about eight minutes on two cores
+test: install    ## the tests, without the slow ones: five to eight minutes on two cores
 	$(BIN)/python -m pytest -m "not slow" $(SIDE_BY_SIDE)
 
 test-drawn: install ## what draws its cases, with all of them and, through Hypothesis, three times as many: three minutes
