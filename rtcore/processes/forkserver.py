@@ -33,7 +33,7 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 from rtcore.channel import Channel, Message, from_plain
-from rtcore.host.descendants import ENV, Children, TerminationRequested, begin_child, end_child
+from rtcore.host.descendants import ENV, Children, TerminationRequested, begin_child, end_child, raise_lost_order
 from rtcore.messages import (
     Boot,
     Exited,
@@ -274,8 +274,12 @@ def _call_entry(request: Fork, channel: Channel) -> int:
     try:
         from rtcore.host.seeding import seed_generators  # noqa: PLC0415 - after the preload, which brings numpy
 
-        entry = getattr(importlib.import_module(module_name), function)
-        boot = from_plain(request.boot)
+        try:
+            entry = getattr(importlib.import_module(module_name), function)
+            boot = from_plain(request.boot)
+        except Exception:
+            raise_lost_order()  # what it raises while pydantic's compiled code runs comes as an error of that
+            raise
         if not isinstance(boot, Boot):
             raise TypeError(f"got a {type(boot).__name__}; expected what {request.entry} is started with")
         seed_generators(boot.entropy)
