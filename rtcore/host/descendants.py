@@ -212,6 +212,7 @@ def raise_lost_order() -> None:
     """Raises `TerminationRequested` if an order to end came whose exception never arrived.
 
     Python drops what is raised in a finalizer, a callback, or compiled code that cannot raise, such as an emulator's.
+    Other compiled code, such as pydantic's, raises an error of its own instead.
     """
     if _termination_requested and not _ending:
         raise TerminationRequested

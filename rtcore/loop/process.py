@@ -63,6 +63,7 @@ def _run_and_close(world: GymnasiumWorld, boot: EnvironmentBoot, channel: Channe
         _run_world(world, boot, channel)
     except BaseException as error:
         if not isinstance(error, TerminationRequested):
+            raise_lost_order()  # of which the world, or what it calls, made an error of its own
             channel.send(Failed.of(error))  # at once: closing may take its time, or never return
         raise
     finally:

@@ -270,20 +270,12 @@ def _die_with(server_pid: int, signum: int = signal.SIGKILL) -> None:
 
 
 def _call_entry(request: Fork, channel: Channel) -> int:
-    module_name, _, function = request.entry.partition(":")
     try:
-        from rtcore.host.seeding import seed_generators  # noqa: PLC0415 - after the preload, which brings numpy
-
         try:
-            entry = getattr(importlib.import_module(module_name), function)
-            boot = from_plain(request.boot)
+            _run_entry(request, channel)
         except Exception:
-            raise_lost_order()  # what it raises while pydantic's compiled code runs comes as an error of that
+            raise_lost_order()  # compiled code, such as pydantic's, makes an error of its own of the exception
             raise
-        if not isinstance(boot, Boot):
-            raise TypeError(f"got a {type(boot).__name__}; expected what {request.entry} is started with")
-        seed_generators(boot.entropy)
-        entry(boot, channel)
     except TerminationRequested:
         return 1
     except BaseException as error:
@@ -293,6 +285,18 @@ def _call_entry(request: Fork, channel: Channel) -> int:
             print(f"rt-{request.name}: {failed.kind}: {failed.text}", file=sys.stderr)
         return 1
     return 0
+
+
+def _run_entry(request: Fork, channel: Channel) -> None:
+    module_name, _, function = request.entry.partition(":")
+    from rtcore.host.seeding import seed_generators  # noqa: PLC0415 - after the preload, which brings numpy
+
+    entry = getattr(importlib.import_module(module_name), function)
+    boot = from_plain(request.boot)
+    if not isinstance(boot, Boot):
+        raise TypeError(f"got a {type(boot).__name__}; expected what {request.entry} is started with")
+    seed_generators(boot.entropy)
+    entry(boot, channel)
 
 
 if __name__ == "__main__":

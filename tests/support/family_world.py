@@ -30,6 +30,15 @@ class _Dropping:
         time.sleep(0)
 
 
+def _be_ended_within_compiled_code() -> None:
+    """Ended by an order to end, of which code that is compiled makes an error of its own."""
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0)
+    except BaseException:
+        raise SystemError("the emulator was interrupted") from None
+
+
 class Family(gymnasium.Env[Any, Any]):
     metadata = {"render_fps": 50}  # noqa: RUF012
     observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
@@ -37,10 +46,16 @@ class Family(gymnasium.Env[Any, Any]):
     action_space = gymnasium.spaces.Discrete(1 << 40)
 
     def __init__(
-        self, notes: str, hang_at: int = 0, raise_at: int = 0, ended_at: int = 0, how_closing: str = ""
+        self,
+        notes: str,
+        hang_at: int = 0,
+        raise_at: int = 0,
+        ended_at: int = 0,
+        failing_at: int = 0,
+        how_closing: str = "",
     ) -> None:
         self._notes, self._hang_at, self._raise_at, self._how_closing = Path(notes), hang_at, raise_at, how_closing
-        self._ended_at = ended_at
+        self._ended_at, self._failing_at = ended_at, failing_at
         self._steps, self._last = 0, -1
         self._child = subprocess.Popen(["sleep", "3600"])
         self._session = subprocess.Popen(["sleep", "3600"], start_new_session=True)
@@ -64,6 +79,8 @@ class Family(gymnasium.Env[Any, Any]):
             raise OSError("the arm does not answer")
         if self._steps == self._ended_at:
             _Dropping()
+        if self._steps == self._failing_at:
+            _be_ended_within_compiled_code()
         if self._steps == self._hang_at:
             time.sleep(3600)
         return np.zeros(2, np.float32), 0.0, False, False, {}
