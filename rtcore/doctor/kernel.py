@@ -138,6 +138,17 @@ def timer_slack(machine: Machine, needs: Needs) -> Verdict:
     return ok(f"{own_ns} ns; the env process gets 1 ns (granted in a trial)")
 
 
+def short_turns(machine: Machine, needs: Needs) -> Verdict:
+    release = machine.read("/proc/sys/kernel/osrelease")
+    version = tuple(int(part) for part in re.findall(r"\d+", release)[:2])
+    if version >= (6, 12):
+        return ok(f"Linux {release}: workers take short turns, and are on a CPU soon after they are woken")
+    return warn(
+        f"Linux {release}: a worker that is woken beside busy processes may wait for milliseconds",
+        "Linux 6.12 or newer, where workers can ask for short turns; or nothing else on their CPUs",
+    )
+
+
 # -- memory that moves ------------------------------------------------------------------------------------------
 
 
@@ -176,6 +187,7 @@ CHECKS = (
     Check("kernel.fifo_budget", "realtime budget", fifo_budget),
     Check("kernel.memory_lock", "locked memory", memory_lock),
     Check("kernel.timer_slack", "timer slack", timer_slack),
+    Check("kernel.short_turns", "short turns", short_turns),
     Check("kernel.huge_pages", "transparent huge pages", huge_pages),
     Check("kernel.swap", "swap", swap),
 )

@@ -136,9 +136,7 @@ def measure_clock(policy: Policy, rate_hz: Fraction, seconds: float) -> tuple[li
 
 def _run_clock(policy: Policy, rate_hz: Fraction, seconds: float) -> tuple[list[int], int, dict[str, str]]:
     """In a child process, which prepares itself as the env process does, but without a world."""
-    report = prepare_env_process(None)
-    if policy == "other":
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    report = prepare_env_process(None, wants_fifo=policy == "fifo")
     period_ns = whole_period_ns(rate_hz)
     clock = TickClock.for_period(period_ns)
     # The first ticks teach the clock how long this machine oversleeps; they are not counted.

@@ -41,7 +41,7 @@ from rtcore.messages import (
     WorkerBoot,
     WorkerReady,
 )
-from rtcore.realtime import keep_off
+from rtcore.realtime import keep_off, wake_soon
 from rtcore.scheduling.jobs import Job
 from rtcore.spaces import ActionSpec, ObservationCheck
 from rtcore_workers.malloc import keep_freed_memory
@@ -61,6 +61,8 @@ def main(boot: WorkerBoot, channel: Channel) -> None:
     shared = SharedRun.attach(boot.run_id, boot.layout, boot.observation)
     if boot.run.config.host.env_cpu is not None:
         keep_off(boot.run.config.host.env_cpu)
+    if boot.run.config.host.realtime != "off":
+        wake_soon()
     life: WorkerBoot | None = boot
     while life is not None:
         life = None if _served(life, channel, shared) else _linked_again(life, shared)

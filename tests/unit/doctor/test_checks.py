@@ -382,6 +382,16 @@ def test_rights_that_the_trial_did_not_get_come_with_the_setting(describe: Descr
     said(kernel.timer_slack(machine, NEEDS), Status.WARN, "Invalid argument")
 
 
+@pytest.mark.parametrize(
+    ("release", "status"), [("6.12.1-x", Status.OK), ("7.0", Status.OK), ("6.1.0-13-amd64", Status.WARN)]
+)
+def test_whether_workers_can_ask_for_short_turns_is_up_to_the_kernel(
+    describe: Describe, release: str, status: Status
+) -> None:
+    machine = describe({"/proc/sys/kernel/osrelease": release + "\n"})
+    said(kernel.short_turns(machine, NEEDS), status, release)
+
+
 def test_in_a_container_the_setting_is_that_of_the_engine(describe: Describe) -> None:
     files = RIGHTS | {"/.dockerenv": ""}
     user = describe(files, trials={"realtime": REFUSED})
