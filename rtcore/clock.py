@@ -7,6 +7,7 @@ took too long does, where that is asked for (`TickPace`).
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable
@@ -20,6 +21,8 @@ NS_PER_MS = 1_000_000
 NS_PER_US = 1_000
 #: Longer than anything waits: 146 years, which added to any time still fits 64 bits.
 FOREVER_NS = 1 << 62
+#: What is made up for of a late wake-up of normal priority: with `min_spin_ns` less than a turn (`rtcore.realtime`).
+_OVERSLEEP_NS = 100 * NS_PER_US
 #: A device's time stamp may lie so far in the future: what was converted from a time of its own is not exact.
 FUTURE_NS = NS_PER_MS
 #: Tick rates: from one in a quarter of an hour to one in a microsecond.
@@ -132,6 +135,7 @@ class TickClock:
         max_spin_ns: The longest time to spin before a deadline [ns].
         min_spin_ns: The shortest [ns].
         before_spin: Called after each sleep, with at least `min_spin_ns` to go: the place to warm caches.
+        max_oversleep_ns: Of late wake-ups, so much at most is added to the margin [ns].
 
     Examples:
         Three ticks at 100 Hz; none begins before its deadline.
@@ -153,11 +157,13 @@ class TickClock:
         max_spin_ns: int,
         min_spin_ns: int = 60 * NS_PER_US,
         before_spin: Callable[[], None] | None = None,
+        max_oversleep_ns: int = FOREVER_NS,
     ) -> None:
         self.before_spin = before_spin
+        self._max_oversleep_ns = max_oversleep_ns
         self._max_spin_ns = max(max_spin_ns, min_spin_ns)
         self._min_spin_ns = min_spin_ns
-        self.spin_ns = min(4 * min_spin_ns, self._max_spin_ns)
+        self.spin_ns = min(4 * min_spin_ns, min_spin_ns + max_oversleep_ns, self._max_spin_ns)
         #: How long `before_spin` usually takes.
         self._prepare_ns = 0
         #: When the last sleep ended; the time from there to the deadline was spent awake.
@@ -167,15 +173,22 @@ class TickClock:
     def for_period(cls, period_ns: int) -> TickClock:
         """Make a clock with the margins that the env process uses.
 
-        Waking 200 us early at 60 Hz costs 1.2% of a CPU and buys a warm start and most late wake-ups.
+        Waking 200 us early at 60 Hz costs 1.2% of a CPU and buys a warm start and most late wake-ups. Without realtime
+        priority a longer spin is taken for a process that computes, which has to give way just when the deadline comes.
 
         Args:
             period_ns: The tick period [ns].
 
         Returns:
-            A clock that spins for at most 2 ms, and for no more than a quarter of the period.
+            A clock that spins for at most 2 ms, and for no more than a quarter of the period; where this process has no
+            realtime priority, hardly longer than `before_spin` takes.
         """
-        return cls(max_spin_ns=min(2 * NS_PER_MS, period_ns // 4), min_spin_ns=min(200 * NS_PER_US, period_ns // 16))
+        gives_way = os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK not in (os.SCHED_FIFO, os.SCHED_RR)
+        return cls(
+            max_spin_ns=min(2 * NS_PER_MS, period_ns // 4),
+            min_spin_ns=min(200 * NS_PER_US, period_ns // 16),
+            max_oversleep_ns=_OVERSLEEP_NS if gives_way else FOREVER_NS,
+        )
 
     now_ns = staticmethod(time.monotonic_ns)
 
@@ -208,7 +221,8 @@ class TickClock:
                 self._prepare_ns += (now_ns() - woke_ns - self._prepare_ns) >> 3
 
     def _learn(self, oversleep_ns: int) -> None:
-        wanted_ns = oversleep_ns + (oversleep_ns >> 1) + max(self._min_spin_ns, self._prepare_ns)
+        wanted_ns = min(oversleep_ns + (oversleep_ns >> 1), self._max_oversleep_ns)
+        wanted_ns += max(self._min_spin_ns, self._prepare_ns)
         if wanted_ns > self.spin_ns:
             self.spin_ns = min(wanted_ns, self._max_spin_ns)
         else:

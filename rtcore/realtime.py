@@ -38,7 +38,7 @@ class _SchedAttr(ctypes.Structure):
 
 
 def prepare_env_process(env_cpu: int | None, *, wants_fifo: bool = True) -> dict[str, str]:
-    """For the env process: fine timers, SCHED_FIFO or else short turns, locked memory, a pinned CPU, no garbage collection.
+    """For the env process: fine timers, SCHED_FIFO or else short turns, locked memory, a pinned CPU, no collection.
 
     Returns "granted" or "refused: why" for each. Nothing here is needed to run, only to be punctual.
     """

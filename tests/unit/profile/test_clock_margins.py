@@ -1,5 +1,7 @@
 """The margins of the clock that the env process and `rtcore-profile tick` both use."""
 
+import os
+
 import pytest
 
 from rtcore.clock import TickClock
@@ -12,8 +14,9 @@ pytestmark = pytest.mark.unit
     [(16_742_706, 200_000, 2_000_000), (1_000_000, 62_500, 250_000), (100_000, 6_250, 25_000)],
 )
 def test_the_margins_for_a_period_are_absolute_for_slow_ticks_and_shares_for_fast_ones(
-    period_ns, min_spin_ns, max_spin_ns
+    monkeypatch, period_ns, min_spin_ns, max_spin_ns
 ):
+    monkeypatch.setattr(os, "sched_getscheduler", lambda pid: os.SCHED_FIFO | os.SCHED_RESET_ON_FORK)
     clock = TickClock.for_period(period_ns)
     expected = TickClock(max_spin_ns=max_spin_ns, min_spin_ns=min_spin_ns)
     for now_late_ns in (10 * period_ns, 0):
@@ -22,6 +25,14 @@ def test_the_margins_for_a_period_are_absolute_for_slow_ticks_and_shares_for_fas
                 one._learn(now_late_ns)
         assert clock.spin_ns == expected.spin_ns
     assert min_spin_ns <= clock.spin_ns < max_spin_ns
+
+
+@pytest.mark.parametrize(("policy", "spin_ns"), [(os.SCHED_FIFO, 2_000_000), (os.SCHED_OTHER, 300_000)])
+def test_who_has_to_give_way_does_not_spin_for_longer_than_a_turn(monkeypatch, policy, spin_ns):
+    monkeypatch.setattr(os, "sched_getscheduler", lambda pid: policy)
+    clock = TickClock.for_period(16_742_706)
+    clock._learn(3_000_000)
+    assert clock.spin_ns == spin_ns
 
 
 def test_a_clock_wakes_as_early_as_what_is_done_before_the_deadline_takes(monkeypatch):
