@@ -108,7 +108,8 @@ def _take_short_turns() -> None:
 def _sched_attr(pid: int) -> _SchedAttr:
     """How a process is scheduled; 0: this one."""
     attr = _SchedAttr()
-    _call("syscall", _SYS_SCHED_ATTR[platform.machine()][1], pid, ctypes.byref(attr), ctypes.sizeof(attr), 0)
+    arguments = (pid, ctypes.byref(attr), ctypes.sizeof(attr), 0)
+    _call("syscall", _SYS_SCHED_ATTR[platform.machine()][1], *arguments)
     return attr
 
 
