@@ -18,6 +18,7 @@ pytest.importorskip("mkdocs", reason="not installed: make site")
 pytest.importorskip("selenium", reason="driving a browser needs selenium: pip install selenium")
 
 from selenium.webdriver.remote.webdriver import WebDriver
+from selenium.webdriver.support.wait import WebDriverWait
 
 from tests.support.browser import chromium
 
@@ -52,11 +53,18 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
         yield window
 
 
+#: The page has loaded, and what it loaded is in the browser's list.
+IS_WHOLE = "return document.readyState === 'complete' && performance.getEntriesByType('resource').length > 4"
+PATIENCE_S = 150
+
+
 def look(browser: WebDriver, size: tuple[int, int], address: str, script: str) -> Any:
     """What a script says of a page on a screen of this size."""
     screen = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": size is PHONE}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
     browser.get(address)
+    # A browser that has only just started may say that it is there before anything of the page is.
+    WebDriverWait(browser, PATIENCE_S).until(lambda it: it.execute_script(IS_WHOLE))
     return browser.execute_script(f"return {script}")
 
 
