@@ -14,8 +14,8 @@ _PR_SET_TIMERSLACK = 29
 _MCL_CURRENT = 1
 _MCL_FUTURE = 2
 _FIFO_PRIORITY = 20
-#: sched_setattr and sched_getattr, of which most C libraries know nothing.
-_SYS_SCHED_ATTR = {"x86_64": (314, 315), "aarch64": (274, 275)}
+#: Numbers of sched_setattr and sched_getattr, of which most C libraries know nothing; elsewhere none, which is refused.
+_SYS_SCHED_ATTR = {"x86_64": (314, 315), "aarch64": (274, 275)}.get(platform.machine(), (-1, -1))
 #: Of normal priority, whoever wakes goes first if his turns are shorter than those of who has the CPU (1.4 to 2.8 ms
 #: where nothing was asked for). Still shorter ones wake no sooner, and cut each inference into more pieces.
 _TURN_NS = 500_000
@@ -64,20 +64,12 @@ def keep_off(env_cpu: int | None) -> None:
         os.sched_setaffinity(0, others)
 
 
-def wake_soon() -> None:
+def wake_soon() -> str:
     """For workers: be on a CPU soon after they are woken, beside processes that compute all the time.
 
-    Needs no right, but Linux 6.12: before, they wait for milliseconds.
+    Needs no right, but Linux 6.12: before, they wait for milliseconds. Returns "granted" or "refused: why".
     """
-    _try(_take_short_turns)
-
-
-def turn_ns(pid: int) -> int:
-    """How long the turns of a process are beside others that want its CPU [ns]; 0: not said.
-
-    Not said by kernels before Linux 6.12, nor of realtime priority, which has no turns.
-    """
-    return int(_sched_attr(pid).runtime)
+    return _try(_take_short_turns)
 
 
 def _try(request: Callable[[], None]) -> str:
@@ -102,14 +94,14 @@ def _take_short_turns() -> None:
     if attr.runtime == 0:  # a newer kernel says how long a turn is
         raise OSError(errno.EOPNOTSUPP, "needs Linux 6.12")
     attr.runtime = _TURN_NS
-    _call("syscall", _SYS_SCHED_ATTR[platform.machine()][0], 0, ctypes.byref(attr), 0)
+    _call("syscall", _SYS_SCHED_ATTR[0], 0, ctypes.byref(attr), 0)
 
 
 def _sched_attr(pid: int) -> _SchedAttr:
     """How a process is scheduled; 0: this one."""
     attr = _SchedAttr()
     arguments = (pid, ctypes.byref(attr), ctypes.sizeof(attr), 0)
-    _call("syscall", _SYS_SCHED_ATTR[platform.machine()][1], *arguments)
+    _call("syscall", _SYS_SCHED_ATTR[1], *arguments)
     return attr
 
 

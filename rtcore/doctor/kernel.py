@@ -139,13 +139,12 @@ def timer_slack(machine: Machine, needs: Needs) -> Verdict:
 
 
 def short_turns(machine: Machine, needs: Needs) -> Verdict:
-    release = machine.read("/proc/sys/kernel/osrelease")
-    version = tuple(int(part) for part in re.findall(r"\d+", release)[:2])
-    if version >= (6, 12):
-        return ok(f"Linux {release}: workers take short turns, and are on a CPU soon after they are woken")
+    answer = str(realtime_trial(machine, needs)["turns"])
+    if answer == "granted":
+        return ok("granted in a trial: workers are on a CPU soon after they are woken")
     return warn(
-        f"Linux {release}: a worker that is woken beside busy processes may wait for milliseconds",
-        "Linux 6.12 or newer, where workers can ask for short turns; or nothing else on their CPUs",
+        f"{answer}: a worker that is woken beside busy processes may wait for milliseconds",
+        "Linux 6.12 or newer, and a seccomp profile that allows sched_setattr; or nothing else on the workers' CPUs",
     )
 
 

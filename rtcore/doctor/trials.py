@@ -22,18 +22,20 @@ from rtcore.config.resolved import resolve
 from rtcore.config.run import RuntimeConfig
 from rtcore.errors import ConfigError
 from rtcore.processes.sizing import layout_for
-from rtcore.realtime import prepare_env_process
+from rtcore.realtime import prepare_env_process, wake_soon
 
 
 def realtime(request: dict[str, Any]) -> dict[str, Any]:
-    """Ask for what the env process asks for, with `lock_bytes` of memory beside; read back what came of it."""
+    """Ask for what a run's processes ask for, with `lock_bytes` of memory beside; read back what came of it."""
     ballast = mmap.mmap(-1, max(1, request["lock_bytes"]))
+    turns = wake_soon()  # of normal priority: before the env process's
     report = prepare_env_process(None)
     locked_kb = next(
         int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmLck:")
     )
     answer = {
         "report": report,
+        "turns": turns,
         "fifo": os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_FIFO,
         "priority": os.sched_getparam(0).sched_priority,
         "locked_bytes": 1024 * locked_kb,

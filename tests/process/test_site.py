@@ -27,6 +27,9 @@ pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(1200)]
 ROOT = Path(__file__).parents[2]
 #: In pixels: a small phone, a laptop.
 PHONE, LAPTOP = (360, 740), (1280, 900)
+#: The page has loaded, and what it loaded is in the browser's list.
+IS_WHOLE = "return document.readyState === 'complete' && performance.getEntriesByType('resource').length > 4"
+PATIENCE_S = 150
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -51,11 +54,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
     with chromium(tmp_path_factory.mktemp("profile")) as window:
         yield window
-
-
-#: The page has loaded, and what it loaded is in the browser's list.
-IS_WHOLE = "return document.readyState === 'complete' && performance.getEntriesByType('resource').length > 4"
-PATIENCE_S = 150
 
 
 def look(browser: WebDriver, size: tuple[int, int], address: str, script: str) -> Any:

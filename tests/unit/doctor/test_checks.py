@@ -40,6 +40,7 @@ GRANTED = {
     "priority": 20,
     "locked_bytes": 215_000_000,
     "timer_slack_ns": 1,
+    "turns": "granted",
 }
 REFUSED = GRANTED | {
     "report": {
@@ -48,6 +49,7 @@ REFUSED = GRANTED | {
         "mlockall": "refused: Cannot allocate memory",
     },
     "fifo": False,
+    "turns": "refused: needs Linux 6.12",
 }
 
 
@@ -373,6 +375,7 @@ def test_rights_that_the_trial_got_are_granted_whatever_the_limits_say(describe:
     said(kernel.fifo(machine, NEEDS), Status.OK, "priority 20")
     said(kernel.memory_lock(machine, NEEDS), Status.OK, "215 MB locked", "8.39 MB")
     said(kernel.timer_slack(machine, NEEDS), Status.OK, "50000 ns")
+    said(kernel.short_turns(machine, NEEDS), Status.OK, "granted")
 
 
 def test_rights_that_the_trial_did_not_get_come_with_the_setting(describe: Describe) -> None:
@@ -380,16 +383,7 @@ def test_rights_that_the_trial_did_not_get_come_with_the_setting(describe: Descr
     said(kernel.fifo(machine, NEEDS), Status.WARN, "Operation not permitted", "limits.d", "rtprio 20")
     said(kernel.memory_lock(machine, NEEDS), Status.WARN, "Cannot allocate", "memlock unlimited")
     said(kernel.timer_slack(machine, NEEDS), Status.WARN, "Invalid argument")
-
-
-@pytest.mark.parametrize(
-    ("release", "status"), [("6.12.1-x", Status.OK), ("7.0", Status.OK), ("6.1.0-13-amd64", Status.WARN)]
-)
-def test_whether_workers_can_ask_for_short_turns_is_up_to_the_kernel(
-    describe: Describe, release: str, status: Status
-) -> None:
-    machine = describe({"/proc/sys/kernel/osrelease": release + "\n"})
-    said(kernel.short_turns(machine, NEEDS), status, release)
+    said(kernel.short_turns(machine, NEEDS), Status.WARN, "needs Linux 6.12", "sched_setattr")
 
 
 def test_in_a_container_the_setting_is_that_of_the_engine(describe: Describe) -> None:

@@ -21,6 +21,7 @@ from rtcore.config.run import RuntimeConfig
 from rtcore.errors import LinkError, RtcoreError, printable, text_of, words_of
 from rtcore.memory.tensors import ParamManifest
 from rtcore.memory.weights import ParamStore
+from rtcore.realtime import wake_soon
 from rtcore.spaces import ActionSpec, ObservationSpec
 from rtcore.version import __version__
 from rtcore_workers.malloc import keep_freed_memory
@@ -193,6 +194,7 @@ class ServedPolicy:
 
 def serve(listener: Listener, builder: Builder, say: Callable[[str], None]) -> None:
     """Serve one run after another, until the process is told to end. `say`: for lines to the user."""
+    wake_soon()
     server = _Server(listener, builder, say)
     while True:
         server.turn()
