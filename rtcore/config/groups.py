@@ -622,8 +622,8 @@ class HostSettings(SettingsGroup):
 
     realtime: Literal["auto", "off"] = Field(
         default="auto",
-        description="Ask for SCHED_FIFO, locked memory and fine timers for the env process, for short turns on the CPU for "
-        "workers; goes on without.",
+        description="Ask for SCHED_FIFO, locked memory and fine timers for the env process, for short turns on the CPU "
+        "for workers; goes on without.",
     )
     env_cpu: Annotated[int, Field(ge=0, le=65535)] | None = Field(
         default=None, description="Pin the env process to this CPU, workers to the others."
