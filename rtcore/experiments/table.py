@@ -81,7 +81,8 @@ def grids_of(cells: Sequence[CellRecord], *, line_axis: str = AGENT, column_axis
     Args:
         cells: Those that have a result.
         line_axis: Whose values are the lines.
-        column_axis: Whose values are the columns; None: the delay, or what has most values where that has only one.
+        column_axis: Whose values are the columns; None: the delay, or what has most values where that has only one,
+            or the world where there is nothing else.
     """
     axes = list(dict.fromkeys(axis for cell in cells for axis in cell.axes))
     column_axis = column_axis or _most_varied(cells, axes, line_axis)
@@ -116,9 +117,9 @@ def _most_varied(cells: Sequence[CellRecord], axes: Sequence[str], line_axis: st
         for axis in axes
         if axis not in (line_axis, WORLD, SEED)
     }
-    if counts.get(DELAY, 0) > 1 or not counts:
+    if counts.get(DELAY, 0) > 1:
         return DELAY
-    return max(counts, key=lambda axis: counts[axis])
+    return max(counts, key=lambda axis: counts[axis], default=WORLD)  # worlds and agents alone are one table
 
 
 def _key(value: Any) -> Any:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import random
+import re
+import shlex
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import benchmarks.sweeps
 from rtcore.cli.sweep_report import report
 from rtcore.errors import ConfigError
 from rtcore.experiments.estimates import band, difference, estimate
@@ -28,6 +32,19 @@ def reported(folder, *words):
 
 def rows_of(table):
     return {(row["agent"], row["delay_ticks"]): row for row in table["rows"]}
+
+
+# -- the sweeps that come with rtcore ------------------------------------------------------------------------------
+
+
+SWEEPS = sorted(Path(benchmarks.sweeps.__file__).parent.glob("*.toml"))
+
+
+@pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)
+def test_a_sweep_that_comes_with_rtcore_is_reported_by_the_command_in_its_file(file, tmp_path, monkeypatch):
+    command = re.search(r"^#   rtcore-sweep report ((?:.*\\\n)*.*)", file.read_text(), re.MULTILINE)
+    monkeypatch.chdir(Path(__file__).parents[3])
+    assert report([*shlex.split(command[1].replace("\\\n#", " ")), "--no-plots", "--out", str(tmp_path)]) == 0
 
 
 # -- intervals -----------------------------------------------------------------------------------------------------
