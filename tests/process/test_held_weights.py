@@ -28,7 +28,7 @@ from rtcore.messages import DeviceBuffers
 from rtcore.processes.launcher import PRELOAD_NETWORK
 from rtcore.runtime.runtime import Runtime
 from rtcore_workers.weights.device_memory import NotShared, open_memory
-from tests.support.drills import stop, wait_for
+from tests.support.drills import stop, wait_for, wait_until_applied
 from tests.support.weight_parts import PLAYING, applied, check_each_came_from_one_version, start_publisher, state
 
 pytestmark = pytest.mark.process
@@ -100,8 +100,7 @@ def test_the_workers_of_a_device_compute_with_what_its_holder_brings_there(tmp_p
         for version in range(2, 30):
             assert runtime.publish(state(version), wait_s=30) == version
         wait_for(lambda: store.newest_version() == 29, "the newest version on the device")
-        for _ in range(3):  # the last one need not be applied any more, the first was maybe under way
-            answered_since(runtime)
+        wait_until_applied(tmp_path, 29)
     weights = runtime.summary()["weights"]
     assert (weights["version"], weights["torn"], weights["workers_behind"]) == (29, 0, [])
     assert weights["holders"] == [
@@ -159,8 +158,8 @@ def test_every_action_comes_from_one_version_through_thousands_of_publications(t
         newest = runtime._supervisor.params
         assert newest is not None
         wait_for(lambda: store.newest_version() == newest.newest_version(), "the last version on the device")
-        answered_since(runtime)
         last = store.newest_version()
+        wait_until_applied(tmp_path, last)
     weights = runtime.summary()["weights"]
     assert (weights["torn"], weights["workers_behind"], weights["version"]) == (0, [], last)
     # A CUDA graph knows no pause.

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 import rtcore
 from rtcore.errors import PolicyError
 from rtcore.memory.segments import files_of
-from tests.support.drills import stop, wait_for
+from tests.support.drills import stop, wait_for, wait_until_applied
 from tests.support.weight_parts import (
     PLAYING,
     applied,
@@ -36,11 +36,7 @@ def test_every_action_comes_from_one_version_through_thousands_of_publications(t
             skipped += got is None
             assert got in (None, version + 1)
             version = got or version
-        answered = [worker.inferences for worker in runtime.stats().workers]
-        wait_for(
-            lambda: all(now.inferences > then for now, then in zip(runtime.stats().workers, answered, strict=True)),
-            "every worker to use the last version",
-        )
+        wait_until_applied(tmp_path, version)
         runtime.stop()
         runtime.wait()
     summary = runtime.summary()

@@ -15,7 +15,9 @@ from typing import Any
 import psutil
 
 from rtcore.clock import NS_PER_MS, MonotonicClock
+from rtcore.results.folder import read_run
 from rtcore.runtime.runtime import Runtime
+from rtcore.scheduling.dispatch import TickKind
 
 HERE = Path(__file__).parents[2]
 SHM = Path("/dev/shm")
@@ -85,6 +87,14 @@ def wait_for_answers(runtime: Runtime, worker: int, count: int = 4) -> None:
     """Until that worker has answered so many times more."""
     before = runtime.stats().workers[worker].inferences
     wait_for(lambda: runtime.stats().workers[worker].inferences >= before + count, f"worker {worker} to answer")
+
+
+def wait_until_applied(folder: Path, version: int) -> None:
+    """Until an action of that version has acted, while the run goes on: what answers next may have begun before it."""
+    wait_for(
+        lambda: any(row.policy_version == version for row in read_run(folder).ticks if row.kind == TickKind.ACTED),
+        f"an action of version {version}",
+    )
 
 
 def let_ticks_run(runtime: Runtime, count: int) -> None:
