@@ -583,7 +583,8 @@ class MemorySettings(SettingsGroup):
 
     wait: Wait = Field(
         default="auto",
-        description="How a worker waits for its frame: hybrid (woken ahead of it, then a short spin), block or spin.",
+        description="How a worker waits for its frame: hybrid (woken ahead of it, then a short spin), block (the least "
+        "late where other programs keep every CPU busy) or spin.",
     )
     spin_us: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
         default=1500, description="Longest spin of a hybrid wait [us]."

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from rtcore.errors import RtcoreError, WorkerDied
+from rtcore.realtime import wake_soon
 
 # -- starting --------------------------------------------------------------------------------------------------------
 
@@ -190,9 +191,11 @@ def put(pid: int, cpus: frozenset[int]) -> None:
 
 @contextmanager
 def as_publisher(placement: Placement) -> Iterator[None]:
-    """This process is the publisher: on its CPU within the block, where it was after it."""
+    """This process is the publisher: on its CPU within the block, where it was after it. It and what it starts take
+    short turns from then on, as env process and workers do."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, placement.publisher)
+    wake_soon()
     try:
         yield
     finally:

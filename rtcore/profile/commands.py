@@ -60,7 +60,8 @@ Measures, for frames of several sizes and for 1 to 32 readers:
                 p50 as a multiple of the best transport that is not rtcore's
   missed        frames that a reader never saw, because the next one was there before it had looked
 
-The publisher has the first CPU, the readers the others, for all transports alike (--no-pin: as the kernel likes).
+The publisher has the first CPU, the readers the others, for all transports alike (--no-pin: as the kernel likes),
+and all take short turns on them, as env process and workers do.
 All transports take turns in one run, 25 frames each. Between two frames the publisher sleeps, as between ticks,
 and waits for nobody: what cannot keep up falls behind, as it would in a run. With several readers, every reader
 gets every frame. A transport whose reader spins is left out by default where there are not enough CPUs for it.

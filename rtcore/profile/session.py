@@ -16,6 +16,7 @@ from rtcore.clock import MonotonicClock
 from rtcore.errors import RtcoreError
 from rtcore.profile.children import AnsweringProcesses, Placement, put
 from rtcore.profile.transports import PATIENCE_S, Frame, Opener, OwnReaders, Receive, Rhythm, Transport
+from rtcore.realtime import wake_soon
 
 #: Frames in a row through one transport. The first one, which finds everything as the last transport left it, is
 #: not counted.
@@ -47,6 +48,7 @@ class MeasuredTimes:
 def _serve(commands: Connection, openers: dict[str, Opener], cpus: frozenset[int]) -> None:
     """A reader process: on its CPUs, opens every transport's end, receives what it is told to."""
     put(0, cpus)
+    wake_soon()
     receives: dict[str, Receive] = {}
     failures = {}
     for name, opener in openers.items():
