@@ -85,6 +85,17 @@ def test_a_long_run_of_restarts_leaves_no_descriptor_and_no_child_behind(launche
     assert not launcher._orders
 
 
+def test_the_checks_of_all_settings_are_built_once_and_not_by_each_child(launcher: Launcher) -> None:
+    """They take 20 ms and 7 MB, which all workers of a run then share."""
+    child = launcher.start(
+        "worker", 0, 1, "tests.support.launcher_parts:says_whether_settings_can_be_checked", part_boot()
+    )
+    poll_until(launcher, lambda: bool(child.messages))
+    said = child.messages.popleft()
+    assert isinstance(said, Say)
+    assert set(said.value) == {True}
+
+
 def test_a_boot_and_an_answer_of_megabytes_arrive_whole(launcher: Launcher) -> None:
     child = launcher.start(
         "worker", 0, 1, "tests.support.launcher_parts:echoes", part_boot(chars=3_000_000, pad="y" * 3_000_000)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from rtcore.channel import Channel, Message
+from rtcore.config.run import GROUPS, RuntimeConfig
 from rtcore.messages import Boot, End, Ready
 
 
@@ -56,6 +57,11 @@ def echoes(boot: PartBoot, channel: Channel) -> None:
     """Says what it hears, and its own text."""
     message = channel.expect(Ask, 60)
     channel.send(Say([message.number, "x" * boot.chars]))
+
+
+def says_whether_settings_can_be_checked(boot: PartBoot, channel: Channel) -> None:
+    """Before it has read any."""
+    channel.send(Say([bool(kind.__pydantic_complete__) for kind in (RuntimeConfig, *GROUPS.values())]))
 
 
 def ends(boot: PartBoot, channel: Channel) -> None:
