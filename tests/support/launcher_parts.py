@@ -11,6 +11,8 @@ import sys
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from pydantic import BaseModel
+
 from rtcore.channel import Channel, Message
 from rtcore.config.run import GROUPS, RuntimeConfig
 from rtcore.messages import Boot, End, Ready
@@ -61,7 +63,8 @@ def echoes(boot: PartBoot, channel: Channel) -> None:
 
 def says_whether_settings_can_be_checked(boot: PartBoot, channel: Channel) -> None:
     """Before it has read any."""
-    channel.send(Say([bool(kind.__pydantic_complete__) for kind in (RuntimeConfig, *GROUPS.values())]))
+    kinds: list[type[BaseModel]] = [RuntimeConfig, *GROUPS.values()]
+    channel.send(Say([bool(kind.__pydantic_complete__) for kind in kinds]))
 
 
 def ends(boot: PartBoot, channel: Channel) -> None:
