@@ -43,6 +43,8 @@ _LIMIT_S = 240.0
 _RECORDER_S, _FORKSERVER_S = 15.0, 4.0
 #: How long what is left may take to go, on a busy machine [s].
 _LEFTOVER_GRACE_S = 60.0
+#: What is meant for the last moments of a run may come after its last tick [s].
+_BEFORE_THE_END_S = 0.3
 #: A private /dev/shm, and a folder for a run's files, that can be made full.
 _SHM_WRAPPER = ("unshare", "--mount", "--propagation", "private", "sh", "-c")
 _MOUNT_SHM = 'mount -t tmpfs -o size=8g tmpfs /dev/shm && exec "$@"'
@@ -212,7 +214,7 @@ def _plan_faults(
             "run": draw.uniform(0.1, duration_s),
             "publication": draw.uniform(0.7, duration_s),
             "checkpoint": draw.uniform(0.7, duration_s),
-            "shutdown": duration_s + draw.uniform(-0.3, 1.5),
+            "shutdown": duration_s + draw.uniform(-_BEFORE_THE_END_S, 1.5),
         }[moment]
         kind = draw.choice([*(faults.SIGNALS * 2), "KILL", "STOP", faults.NO_DESCRIPTORS, *faults.MACHINE])
         if kind == faults.FULL_DISK and not keeps:
@@ -322,7 +324,10 @@ def judge_end(result: Result, output: str) -> None:
 
 def _allowed(case: Case, one: Applied, *, alone: bool) -> set[int]:
     fault, ticking = one.fault, one.was_ticking
-    role, kind, at_the_end = fault.role, fault.kind, fault.moment == "shutdown"
+    role, kind = fault.role, fault.kind
+    at_the_end = fault.moment == "shutdown" or (
+        fault.phase == "ticks" and fault.after_s > case.duration_s - _BEFORE_THE_END_S
+    )
     if role == "simulator" or (kind == "INT" and role != "parent") or (role == "forkserver" and kind == "TERM"):
         return {0}
     if kind in (faults.FREEZE, faults.QUOTA):

@@ -106,6 +106,18 @@ def test_any_other_end_is_one(exitcode: int, output: str, hits: list[tuple[str, 
     assert any(found in violation for violation in ended(exitcode, output, *hits))
 
 
+def test_what_comes_after_the_last_tick_may_change_nothing() -> None:
+    """Seed 5245 sends SIGHUP 2 ms before the end of 692 ticks at 200 Hz, if the machine is on time."""
+    case = plan_case(5245)
+    (fault,) = case.faults
+    assert (fault.kind, fault.role, fault.moment) == ("HUP", "env", "run")
+    assert 0 < case.ticks / 200 - fault.after_s < 0.003
+    for after_s, violations in ((fault.after_s, []), (1.0, ["exit code 0, expected one of [1]"])):
+        result = Result(case, 0, 6.3, True, [Applied(replace(fault, after_s=after_s), "rt-env", 0, True)])
+        judge_end(result, "")
+        assert result.violations == violations
+
+
 def test_a_chunk_that_a_busy_machine_is_too_slow_for_may_be_refused_and_nothing_else() -> None:
     with pytest.raises(ConfigError) as refused:
         planner._require_chunk(3, "frame", 31, 0)
