@@ -92,8 +92,10 @@ class Played:
             return EXIT_BROKEN_INVARIANT
         if self.stop is not None:
             raise self.stop
-        # Learning that stopped at a number that is none is a run that failed, however well it played on.
-        learned = not (self.summary.get("learner") or {}).get("stopped")
+        # A run failed whose learning stopped at a number that is none, however well it played on, or whose last weights
+        # are nowhere.
+        learner = self.summary.get("learner") or {}
+        learned = not (learner.get("stopped") or learner.get("lost_checkpoint"))
         # As is one whose recording broke off. Frames that were lost on the way are counted, and no failure.
         recorded = not str((self.summary.get("recording") or {}).get("end", "")).startswith(UNFINISHED)
         if not (self.files_are_whole and learned and recorded):

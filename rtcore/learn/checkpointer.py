@@ -27,7 +27,7 @@ class Checkpointer:
     """Writes a checkpoint every `every_s` seconds, and a last one at `stop`.
 
     One that cannot be written is counted and logged (once for several failures in a row); the older ones stay, and the
-    run goes on. `take` is called in this object's thread.
+    run goes on. The last one has no other after it: `lost` then says why. `take` is called in this object's thread.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class Checkpointer:
     ) -> None:
         self.written = 0
         self.failed = 0
+        self.lost = ""
         self.last = ""
         self.best_return = best_return
         self._folder = folder
@@ -69,10 +70,16 @@ class Checkpointer:
             self._write(last)
         except Exception as error:  # no error must end the run; the older checkpoints are still there
             self.failed += 1
-            if not self._is_failing:
-                reason, hint = f"{type(error).__name__}: {error}", ""
-                if isinstance(error, OSError):
-                    reason, hint = error.strerror or str(error), f"; free space for {self._folder.folder}"
+            reason, hint = f"{type(error).__name__}: {error}", ""
+            if isinstance(error, OSError):
+                reason, hint = error.strerror or str(error), f"; free space for {self._folder.folder}"
+            if last:
+                self.lost = reason
+                there = f"the newest one, of {self._updates_written:,} updates," if self.written else "the begin"
+                _log.warning(
+                    f"the last checkpoint could not be written: {reason}. What was learned since {there} is lost{hint}"
+                )
+            elif not self._is_failing:
                 _log.warning(
                     f"a checkpoint could not be written: {reason}. The run goes on, older checkpoints stay{hint}"
                 )

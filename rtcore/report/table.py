@@ -222,6 +222,8 @@ def _unfinished_rows(episodes: dict[str, Any]) -> list[Row]:
 
 def _learner_rows(summary: dict[str, Any]) -> list[Row]:
     learner, rows = summary["learner"], rows_of("Learner", summary)
+    if learner.get("lost_checkpoint"):
+        rows.append(Row("last checkpoint", f"not written: {learner['lost_checkpoint']}", "red"))
     if learner["stopped"]:
         return [*rows, Row("stopped", learner["stopped"], "red")]
     there, wanted = learner["transitions"], learner.get("learning_starts", 0)

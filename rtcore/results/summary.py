@@ -93,6 +93,7 @@ class LearnerStats:
     stopped: str = ""  #: why learning stopped; "" while it goes on
     checkpoints: int = 0  #: written
     failed_checkpoints: int = 0
+    lost_checkpoint: str = ""  #: why the last one could not be written; "" where it was, or none is kept
     restart_reasons: dict[str, int] = field(default_factory=dict)
     places: list[dict[str, Any]] = field(default_factory=list)  #: the same of each learner alone, on the wall clock
     best_return: float = math.nan  #: best mean return so far, over the episodes that `best` is judged by

@@ -67,7 +67,13 @@ class LearningRun:
         if stats is None or keeper is None:
             return stats
         best = math.nan if keeper.best_return is None else keeper.best_return
-        return replace(stats, checkpoints=keeper.written, failed_checkpoints=keeper.failed, best_return=best)
+        return replace(
+            stats,
+            checkpoints=keeper.written,
+            failed_checkpoints=keeper.failed,
+            lost_checkpoint=keeper.lost,
+            best_return=best,
+        )
 
 
 def _snapshot(config: RuntimeConfig, supervisor: Supervisor, record: RunRecord, before: Mapping[str, Any]) -> Snapshot:

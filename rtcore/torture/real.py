@@ -314,7 +314,9 @@ def judge_end(result: Result, output: str) -> None:
     if result.exitcode == 1 and applied:
         if not any(word in output for one in applied for word in _WORDS[one.fault.role]):
             found.append("exit code 1, and no word of what was hit")
-        if not any(word in output for word in ("Error", "recording stopped", "Died", "Hung", "Failed")):
+        if not any(
+            word in output for word in ("Error", "recording stopped", "Died", "Hung", "Failed", "could not be written")
+        ):
             found.append("exit code 1 without an error in words")
     # An error of another process brings its own traceback, under the program's line.
     if "Traceback (most recent call last)" in output.partition("rtcore-run: ")[0]:

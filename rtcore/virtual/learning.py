@@ -320,4 +320,10 @@ class VirtualLearning:
         if checkpoints is None:
             return stats
         best = math.nan if checkpoints.best_return is None else checkpoints.best_return
-        return replace(stats, checkpoints=checkpoints.written, failed_checkpoints=checkpoints.failed, best_return=best)
+        return replace(
+            stats,
+            checkpoints=checkpoints.written,
+            failed_checkpoints=checkpoints.failed,
+            lost_checkpoint=checkpoints.lost,
+            best_return=best,
+        )

@@ -87,7 +87,7 @@ leftover_shared_memory"""
 SUMMARY_KEYS = tuple(_KEYS.split())
 
 #: Of a summary's `learner`: what the run's own program alone knows.
-_OF_THE_RUN_ALONE = ("checkpoints", "failed_checkpoints", "best_return", "restart_reasons")
+_OF_THE_RUN_ALONE = ("checkpoints", "failed_checkpoints", "lost_checkpoint", "best_return", "restart_reasons")
 
 
 class RunState(StrEnum):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -227,11 +228,12 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_the_run_goes_on(tmp_path: Pat
     (out / "checkpoints").symlink_to(small)
     try:
         finished = run_to_end(*LEARNING, "--duration", "8", "--checkpoint-every-s", "1", "--out", str(out))
-        assert finished.returncode == 0, finished.stdout + finished.stderr
-        warnings = [line for line in finished.stdout.splitlines() if "could not be written" in line]
-        learner = summary_of(out)["learner"]
+        assert finished.returncode == 1, "what was learned last is nowhere\n" + finished.stdout + finished.stderr
+        learner, ticks = summary_of(out)["learner"], summary_of(out)["ticks"]
+        assert ticks["count"] + ticks["skipped"] == 8 * ticks["ideal_hz"], "the run goes to its end"
         assert learner["failed_checkpoints"] >= 1
-        assert len(warnings) >= 1
+        assert os.strerror(errno.ENOSPC) in learner["lost_checkpoint"]
+        assert f"the last checkpoint could not be written: {learner['lost_checkpoint']}" in finished.stdout
         assert learner["checkpoints"] >= 1
         assert load_state(out).state["updates"] > 0
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -311,6 +312,25 @@ def test_a_full_disk_is_said_once_and_counted_and_the_old_checkpoint_stays(tmp_p
     assert load_state(tmp_path).state["updates"] == 1
     keeper.write()
     assert load_state(tmp_path).state["updates"] == 4
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_a_last_checkpoint_that_cannot_be_written_is_a_loss_and_said_as_one(
+    tmp_path: Path, said: list[str], written: bool
+) -> None:
+    large = {"w": np.zeros(100_000, np.float32)}
+    updates = iter([12, 15, 22])
+    keeper = Checkpointer(CheckpointFolder(tmp_path, 3), 60, lambda: Snapshot(large, {}, state(next(updates)), None))
+    if written:
+        keeper.write()
+    with files_no_longer_than(50_000):
+        keeper.write()
+        assert keeper.lost == "", "there may be room for the next one"
+        keeper.write(last=True)
+    assert os.strerror(errno.EFBIG) in keeper.lost
+    assert len(said) == 2
+    since = "the newest one, of 12 updates," if written else "the begin"
+    assert f"What was learned since {since} is lost" in said[1]
 
 
 def test_whatever_goes_wrong_with_a_checkpoint_is_counted_and_said_and_the_next_one_is_written(
