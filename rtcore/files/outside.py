@@ -26,6 +26,15 @@ LONGEST_LINE_BYTES = 1 << 20
 _BLOCK_BYTES = 1 << 22
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is such a file or folder. OSError if that cannot be seen; Python 3.14's `exists` says no then."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # that last one: no file can be called so
+        return False
+    return True
+
+
 def open_regular(path: Path, what: str) -> BinaryIO:
     """An ordinary file, open for reading; `what` it is for stands first in errors.
 

@@ -28,7 +28,16 @@ from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationEr
 from safetensors.numpy import save_file
 
 from rtcore.errors import ConfigError
-from rtcore.files.outside import SUMS, check_bytes, has_sums, open_regular, parse_object, read_bytes, write_sums
+from rtcore.files.outside import (
+    SUMS,
+    check_bytes,
+    has_sums,
+    is_there,
+    open_regular,
+    parse_object,
+    read_bytes,
+    write_sums,
+)
 from rtcore.files.strict_json import dumps
 from rtcore.scheduling.dispatch import COMMITTED_TICKS
 
@@ -235,7 +244,7 @@ def find_state_folder(path: Path, what: str) -> Path | None:
 def _exists(path: Path, what: str) -> bool:
     """ConfigError for what no file can be called, or may not be looked at."""
     try:
-        return path.exists()
+        return is_there(path)
     except OSError as error:
         raise ConfigError(f"{what}: {str(path)[:100]} cannot be looked at: {error.strerror}") from error
 

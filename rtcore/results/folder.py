@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from rtcore.clock import NS_PER_S, rate_from
 from rtcore.errors import ConfigError
-from rtcore.files.outside import lines_of, parse_object, read_bytes
+from rtcore.files.outside import is_there, lines_of, parse_object, read_bytes
 from rtcore.results.axis import TickAxis
 from rtcore.results.rows import INFERENCES, TICKS, InferenceRow, TickRow
 
@@ -164,11 +164,11 @@ def read_run(path: Path) -> RunFolder:
 
 def _check_folder(path: Path) -> None:
     try:
-        if not path.exists():
+        if not is_there(path):
             raise ConfigError(f"{path}: no such folder; expected one that `rtcore-run --out {path}` wrote")
         if not path.is_dir():
             raise ConfigError(f"{path}: is a file; expected the folder that `rtcore-run --out DIR` wrote")
-        present = {name for name in FILES if (path / name).is_file()}
+        present = {name for name in FILES if is_there(path / name) and (path / name).is_file()}
     except OSError as error:  # no right to look into it, a name that is too long
         raise ConfigError(
             f"{path}: cannot be looked into ({error.strerror}); expected a folder that `rtcore-run --out DIR` wrote"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -23,7 +24,10 @@ from rtcore_workers.weights.cudart import HANDLE_BYTES, CudaError, Cudart, loade
 from rtcore_workers.weights.device_memory import CUDA_IPC, CudaMemory, NotShared, allocate
 from tests import support
 
-pytestmark = pytest.mark.process
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler: it makes the library that is called"),
+]
 
 SIZE = 5000
 MANIFEST = ParamManifest.of([ParamTensor(("w",), (SIZE // 4,), (1,), "float32", "parameter", trainable=True)])

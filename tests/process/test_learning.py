@@ -222,7 +222,7 @@ def test_a_learner_that_ends_by_itself_in_the_middle_of_the_run_is_replaced_like
     crew = runtime._supervisor.learners
     assert crew is not None
     first = runtime.learner_pids[0]
-    stepped_back = psutil.Process().nice() + 5
+    stepped_back = min(psutil.Process().nice() + 5, 19)  # the kernel knows no more
     assert psutil.Process(first).nice() == stepped_back
     # It takes this for the word that another process has its place.
     crew.master.control[0]["generation"] = 0

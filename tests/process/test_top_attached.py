@@ -315,7 +315,8 @@ def test_another_users_run_is_listed_and_refused_without_a_look_inside(lasting):
         for path in paths:
             path.chmod(0)  # what another user's 0600 amounts to
     program = (
-        "import locale, os, sys, rtcore.cli.top as top, rtcore.cli.do_top\n"  # while they can be read
+        # while they can be read
+        "import locale, os, sys, rich._emoji_codes, rtcore.cli.top as top, rtcore.cli.do_top\n"
         "if os.getuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         f"listed = top.run(['--list'])\n"
         f"sys.exit(10 * listed + top.run([{lasting.run_id!r}]))\n"
