@@ -16,7 +16,7 @@ from rtcore.host.descendants import ENV, SHOW_STACK
 from rtcore.host.watchdog import Watchdog
 from rtcore.memory.shared import SharedRun
 from rtcore.messages import AtWorld, WorldSpec
-from rtcore.processes.launcher import Child, Launcher
+from rtcore.processes.launcher import ENDED, Child, Launcher
 
 ENV_ENTRY = "rtcore.loop.process:main"
 _ILLEGAL_OPCODE = "(A Game Boy program that executes an illegal opcode never does.)"
@@ -120,9 +120,9 @@ class EnvironmentProcess:
         is_healthy, child = self.is_healthy, self.child
         if is_healthy:
             self._wait_while(lambda: child.is_alive, launcher, self._longest_silence_ns)
-        took_too_long = child.is_alive
+        state = child.state if child.is_alive else ENDED[0]
+        took_too_long = state not in ENDED  # asked once: it may end by itself at this very moment
         if took_too_long:
-            state = child.state
             self.end(launcher)
         launcher.poll_until(lambda: child.exitcode is not None, _GRACE_NS)
         if not is_healthy:

@@ -94,6 +94,8 @@ PRELOAD_NETWORK = (
 )
 #: Before it forks workers, of which each but the first builds the network without memory, if that computes something.
 PRELOAD_META = ("rtcore_workers.weights.meta_device",)
+#: States of a child that has ended, whether that has been told or not.
+ENDED = ("gone", psutil.STATUS_ZOMBIE)
 #: A fork that fails (no process, no memory, no descriptor left for the moment) is tried again after this long ...
 _FORK_AGAIN_NS = 250 * NS_PER_MS
 #: ... for this long: then the child has failed.
@@ -161,7 +163,7 @@ class Child:
         """Asked of the kernel, for when there may be no fork server to tell of deaths."""
         if not self.pid or self.exitcode is not None:
             return False
-        return self.state not in ("gone", psutil.STATUS_ZOMBIE)
+        return self.state not in ENDED
 
     @property
     def state(self) -> str:
