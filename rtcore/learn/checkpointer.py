@@ -48,6 +48,7 @@ class Checkpointer:
         self._is_failing = False
         self._over = threading.Event()
         self._updates_written = -1
+        self._updates_taken: int | None = None
         self._thread = threading.Thread(target=self._run, name="rtcore-checkpoints", daemon=True)
 
     def start(self) -> None:
@@ -73,9 +74,9 @@ class Checkpointer:
             reason, hint = f"{type(error).__name__}: {error}", ""
             if isinstance(error, OSError):
                 reason, hint = error.strerror or str(error), f"; free space for {self._folder.folder}"
-            if last:
+            if last and self._updates_taken != self._updates_written:
                 self.lost = reason
-                there = f"the newest one, of {self._updates_written:,} updates," if self.written else "the begin"
+                there = f"the newest one, of {self._updates_written:,} updates," if self.written else "the run began"
                 _log.warning(
                     f"the last checkpoint could not be written: {reason}. What was learned since {there} is lost{hint}"
                 )
@@ -86,8 +87,9 @@ class Checkpointer:
             self._is_failing = True
 
     def _write(self, last: bool) -> None:
+        self._updates_taken = None  # until it is known
         snapshot = self._take()
-        updates = int(snapshot.state["updates"])
+        self._updates_taken = updates = int(snapshot.state["updates"])
         if updates == self._updates_written and not last:
             return
         mean = snapshot.mean_return

@@ -329,8 +329,17 @@ def test_a_last_checkpoint_that_cannot_be_written_is_a_loss_and_said_as_one(
         keeper.write(last=True)
     assert os.strerror(errno.EFBIG) in keeper.lost
     assert len(said) == 2
-    since = "the newest one, of 12 updates," if written else "the begin"
+    since = "the newest one, of 12 updates," if written else "the run began"
     assert f"What was learned since {since} is lost" in said[1]
+
+
+def test_nothing_is_lost_if_the_newest_checkpoint_has_all_updates_already(tmp_path: Path) -> None:
+    large = {"w": np.zeros(100_000, np.float32)}
+    keeper = Checkpointer(CheckpointFolder(tmp_path, 3), 60, lambda: Snapshot(large, {}, state(22), None))
+    keeper.write()
+    with files_no_longer_than(50_000):
+        keeper.write(last=True)
+    assert (keeper.failed, keeper.lost) == (1, "")
 
 
 def test_whatever_goes_wrong_with_a_checkpoint_is_counted_and_said_and_the_next_one_is_written(
