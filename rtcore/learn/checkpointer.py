@@ -6,10 +6,12 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from rtcore.learn.checkpoint import Arrays, CheckpointFolder
 from rtcore.results.startup import start_thread
+from rtcore.results.summary import LearnerStats
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +62,17 @@ class Checkpointer:
             self._over.set()
             self._thread.join()
             self.write(last=True)
+
+    def counted_in(self, stats: LearnerStats) -> LearnerStats:
+        """These, with what became of the checkpoints."""
+        best = math.nan if self.best_return is None else self.best_return
+        return replace(
+            stats,
+            checkpoints=self.written,
+            failed_checkpoints=self.failed,
+            lost_checkpoint=self.lost,
+            best_return=best,
+        )
 
     def _run(self) -> None:
         while not self._over.wait(min(self._every_s, threading.TIMEOUT_MAX)):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from rtcore.config.run import RuntimeConfig
@@ -64,16 +62,7 @@ class LearningRun:
             return None
         ticks = supervisor.ticks_before + supervisor.shared.env_status["tick"] + 1
         stats, keeper = supervisor.learners.stats(ticks), self._keeper
-        if stats is None or keeper is None:
-            return stats
-        best = math.nan if keeper.best_return is None else keeper.best_return
-        return replace(
-            stats,
-            checkpoints=keeper.written,
-            failed_checkpoints=keeper.failed,
-            lost_checkpoint=keeper.lost,
-            best_return=best,
-        )
+        return stats if stats is None or keeper is None else keeper.counted_in(stats)
 
 
 def _snapshot(config: RuntimeConfig, supervisor: Supervisor, record: RunRecord, before: Mapping[str, Any]) -> Snapshot:

@@ -12,7 +12,6 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -317,13 +316,4 @@ class VirtualLearning:
             epsilon=self._agent.epsilon(self._num_ticks),
             elapsed_s=float(self._num_ticks / self._run.rate_hz),
         )
-        if checkpoints is None:
-            return stats
-        best = math.nan if checkpoints.best_return is None else checkpoints.best_return
-        return replace(
-            stats,
-            checkpoints=checkpoints.written,
-            failed_checkpoints=checkpoints.failed,
-            lost_checkpoint=checkpoints.lost,
-            best_return=best,
-        )
+        return stats if checkpoints is None else checkpoints.counted_in(stats)
