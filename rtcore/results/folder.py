@@ -182,6 +182,9 @@ def _note_the_end(run: RunFolder) -> None:
     for key, text in (("error", "The run failed: {}"), ("stopped_by", "The run was stopped early by {}.")):
         if run.summary.get(key):
             run.notes.append(text.format(run.summary[key]))
+    learner = run.summary.get("learner")
+    if isinstance(learner, dict) and learner.get("lost_checkpoint"):
+        run.notes.append(f"The last checkpoint could not be written: {learner['lost_checkpoint']}.")
     for key, what in (("lost_ticks", "ticks"), ("lost_jobs", "inferences")):
         lost = number_at(run.summary, "record", key)
         if lost:
