@@ -76,15 +76,6 @@ def check_folder(out: Path, *, ticks: int, exitcode: int, env_died: bool) -> lis
     )
 
 
-def ticks_were_over(out: Path, ticks: int, at_ns: int) -> bool:
-    """All `ticks` of a run had begun before that moment. False where its rows cannot tell."""
-    try:
-        last = _rows(out / "actions.csv")[-1]
-        return int(last["tick"]) == ticks - 1 and int(last["start_ns"]) < at_ns
-    except (OSError, IndexError, KeyError, TypeError, ValueError):
-        return False
-
-
 def lateness_us(out: Path, at_ns: int) -> tuple[float, float] | None:
     """99% of the ticks within a second after a moment, and of all others, began no later than this [us]."""
     after: list[float] = []

@@ -53,14 +53,14 @@ class Fault:
 
 @dataclass
 class Applied:
-    """A fault that happened. `was_ticking`: the run had begun its ticks; `ticks_were_over`: and had begun them all."""
+    """A fault that happened. `was_ticking`: the run had begun its ticks, `into_ticks_s` before."""
 
     fault: Fault
     target: str
     at_ns: int
     was_ticking: bool
     notes: list[str] = field(default_factory=list)
-    ticks_were_over: bool = False
+    into_ticks_s: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self.fault) | {"target": self.target, "was_ticking": self.was_ticking, "notes": self.notes}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from rtcore.clock import MonotonicClock, ns_of
+from rtcore.clock import NS_PER_S, MonotonicClock, ns_of
 from rtcore.torture.world import SIMULATOR
 
 _SHM = Path("/dev/shm")
@@ -42,6 +42,7 @@ class Program:
         self.mark = mark
         self.phases = {phase: threading.Event() for phase in PHASES}
         self.phases["import"].set()
+        self._ticks_began_ns = 0
         self._lines: list[str] = []
         self._private_shm = private_shm
         self._shm = -1
@@ -65,6 +66,8 @@ class Program:
             self._lines.append(line)
             for words, phase in _SAID.items():
                 if words in line and not self.phases[phase].is_set():
+                    if phase == "ticks":
+                        self._ticks_began_ns = self.clock.now_ns()
                     self._hold_shm()
                     self.phases[phase].set()
         for event in self.phases.values():
@@ -83,6 +86,10 @@ class Program:
     @property
     def is_over(self) -> bool:
         return self.process.poll() is not None
+
+    def into_ticks_s(self, at_ns: int) -> float:
+        """How long its ticks had gone on at that moment; 0: they had not begun."""
+        return (at_ns - self._ticks_began_ns) / NS_PER_S if self._ticks_began_ns else 0.0
 
     def wait_for(self, phase: str, after_s: float) -> bool:
         """Until so long after the phase has begun; False if the program has ended before."""

@@ -31,7 +31,7 @@ from rtcore.clock import NS_PER_S, MonotonicClock
 from rtcore.errors import ConfigError, text_of
 from rtcore.files.strict_json import finite
 from rtcore.torture import faults
-from rtcore.torture.aftermath import ORDERLY, check_folder, lateness_us, ticks_were_over
+from rtcore.torture.aftermath import ORDERLY, check_folder, lateness_us
 from rtcore.torture.faults import Applied, Fault
 from rtcore.torture.program import Program
 from rtcore.torture.world import CLOSED, MADE, notes
@@ -269,6 +269,7 @@ def _watch(case: Case, program: Program, applied: list[Applied], out: Path | Non
 
     def inject(fault: Fault) -> None:
         if (done := faults.apply(fault, program, out)) is not None:
+            done.into_ticks_s = program.into_ticks_s(done.at_ns)
             applied.append(done)
 
     threads = [threading.Thread(target=inject, args=(fault,), daemon=True) for fault in case.faults]
@@ -292,8 +293,6 @@ def _watch(case: Case, program: Program, applied: list[Applied], out: Path | Non
     told = result.notes if nobody_cleans else result.violations
     told += [f"processes are left: {processes}"] if processes else []
     told += [f"shared memory is left: {names}"] if names else []
-    for one in applied:  # the only checkpoint may be the last one
-        one.ticks_were_over = out is not None and ticks_were_over(out, case.ticks, one.at_ns)
     judge_end(result, program.output)
     _judge_closing(result, notes(note))
     if out is not None:
@@ -329,8 +328,7 @@ def judge_end(result: Result, output: str) -> None:
 def _allowed(case: Case, one: Applied, *, alone: bool) -> set[int]:
     fault, ticking = one.fault, one.was_ticking
     role, kind = fault.role, fault.kind
-    is_late = fault.phase == "ticks" and fault.after_s > case.duration_s - _BEFORE_THE_END_S
-    at_the_end = fault.moment == "shutdown" or is_late or one.ticks_were_over
+    at_the_end = fault.moment == "shutdown" or one.into_ticks_s > case.duration_s - _BEFORE_THE_END_S
     if role == "simulator" or (kind == "INT" and role != "parent") or (role == "forkserver" and kind == "TERM"):
         return {0}
     if kind in (faults.FREEZE, faults.QUOTA):
