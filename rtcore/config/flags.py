@@ -52,6 +52,10 @@ examples:
   rtcore-run --policy trained --video --out runs/shown    the same, and afterwards a video of it
   rtcore-run --replay runs/seen --video                   the video of a run that was recorded before
   rtcore-run --replay runs/seen                           the same run again without its policy: does anything differ?
+
+exit codes: 0 it went to its end; 1 it failed, or something that it was to keep could not be written (record, recording,
+last checkpoint, stdout); 2 a wrong setting; 4 a broken contract (--require); 70 a fault of rtcore's own in the ticks;
+128+n stopped by signal n, with its summary
 """
 
 #: Flags that take named values, and a comma that ends one: a name follows, and it is not within double quotes.
