@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from rtcore.config.run import SETTINGS
 from rtcore.errors import ConfigError
 from rtcore.experiments.sweepfile import Cell
-from rtcore.files.outside import parse_object, read_bytes
+from rtcore.files.outside import is_there, parse_object, read_bytes
 from rtcore.files.strict_json import write_json
 from rtcore.files.values import to_json
 
@@ -158,7 +158,7 @@ def write_manifest(folder: Path, file: str, cells: Sequence[Cell]) -> None:
 def read_manifest(folder: Path) -> Manifest:
     """ConfigError if there is none, or if it is none that rtcore wrote."""
     path = folder / MANIFEST
-    if not path.exists():
+    if not is_there(path, "sweep"):
         raise ConfigError(f"{folder} is no folder of a sweep: it has no {MANIFEST}; expected what rtcore-sweep wrote")
     content = parse_object(read_bytes(path, "sweep"), path, "sweep")
     cells = content.get("cells")

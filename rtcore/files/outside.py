@@ -26,12 +26,18 @@ LONGEST_LINE_BYTES = 1 << 20
 _BLOCK_BYTES = 1 << 22
 
 
-def is_there(path: Path) -> bool:
-    """Whether there is such a file or folder. OSError if that cannot be seen; Python 3.14's `exists` says no then."""
+def is_there(path: Path, what: str) -> bool:
+    """Whether there is such a file or folder; `what` it is for stands first in errors.
+
+    ConfigError if that cannot be seen: no right to look there, a name that is too long. (`Path.exists` raises then, and
+    says no since Python 3.14.)
+    """
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError, ValueError):  # that last one: no file can be called so
         return False
+    except OSError as error:
+        raise ConfigError(f"{what}: {str(path)[:100]} cannot be looked at: {error.strerror}") from error
     return True
 
 

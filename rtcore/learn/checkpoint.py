@@ -234,24 +234,16 @@ def find_state(path: Path, what: str) -> dict[str, Any] | None:
 
 def find_state_folder(path: Path, what: str) -> Path | None:
     """The checkpoint that `path` means: itself, the file's beside it, or the last one of a run; None: just weights."""
-    _exists(path, what)
-    for folder in (path.parent,) if path.is_file() else (path, path / LAST, path / FOLDER / LAST):
-        if (folder / STATE).is_file():
+    is_a_file = is_there(path, what) and path.is_file()
+    for folder in (path.parent,) if is_a_file else (path, path / LAST, path / FOLDER / LAST):
+        if is_there(folder / STATE, what):
             return folder
     return None
 
 
-def _exists(path: Path, what: str) -> bool:
-    """ConfigError for what no file can be called, or may not be looked at."""
-    try:
-        return is_there(path)
-    except OSError as error:
-        raise ConfigError(f"{what}: {str(path)[:100]} cannot be looked at: {error.strerror}") from error
-
-
 def _find(path: Path, what: str, name: str) -> Path:
     """File `name` of what `path` is: a file itself (weights only), a checkpoint, a folder of them, or a run's."""
-    if not _exists(path, what):
+    if not is_there(path, what):
         raise ConfigError(
             f"{what}: there is no {path}; expected a checkpoint, or a run's folder with {FOLDER}/{LAST} in it"
         )
@@ -260,7 +252,7 @@ def _find(path: Path, what: str, name: str) -> Path:
             return path
         raise ConfigError(f"{what}: {path} is a file; expected a checkpoint's folder, as learning needs its optimizer")
     for folder in (path, path / LAST, path / FOLDER / LAST):
-        if (folder / name).is_file():
+        if is_there(folder / name, what):
             return folder / name
     raise ConfigError(
         f"{what}: {path} holds no checkpoint; expected {name} in it, or in {FOLDER}/{LAST} below it (a run that "

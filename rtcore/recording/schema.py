@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtcore.errors import ConfigError
-from rtcore.files.outside import SUMS
+from rtcore.files.outside import SUMS, is_there
 from rtcore.host.extras import import_extra
 from rtcore.memory.layout import FRAME_HEADER, LOG_RECORD, Record
 from rtcore.scheduling.dispatch import Outcome, Source, TickKind
@@ -132,10 +132,10 @@ def require_h5py() -> Any:
 def ticks_file(path: Path) -> Path:
     """The recording that `path` means: the file itself, its folder, or the folder of its run. ConfigError: none."""
     places = [path / FOLDER / TICKS_FILE, path / "data" / TICKS_FILE, path / TICKS_FILE]
-    if not path.is_dir():
+    if not (is_there(path, "recording") and path.is_dir()):
         places = [path.with_name(TICKS_FILE) if path.name in MINARI_FILES else path]
     for place in places:
-        if place.is_file():
+        if is_there(place, "recording") and place.is_file():
             return place
     raise ConfigError(
         f"{path}: no recording; expected {TICKS_FILE} or the folder of a run that was made with "

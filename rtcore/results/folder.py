@@ -163,17 +163,11 @@ def read_run(path: Path) -> RunFolder:
 
 
 def _check_folder(path: Path) -> None:
-    try:
-        if not is_there(path):
-            raise ConfigError(f"{path}: no such folder; expected one that `rtcore-run --out {path}` wrote")
-        if not path.is_dir():
-            raise ConfigError(f"{path}: is a file; expected the folder that `rtcore-run --out DIR` wrote")
-        present = {name for name in FILES if is_there(path / name) and (path / name).is_file()}
-    except OSError as error:  # no right to look into it, a name that is too long
-        raise ConfigError(
-            f"{path}: cannot be looked into ({error.strerror}); expected a folder that `rtcore-run --out DIR` wrote"
-        ) from error
-    if not present:
+    if not is_there(path, "run"):
+        raise ConfigError(f"{path}: no such folder; expected one that `rtcore-run --out {path}` wrote")
+    if not path.is_dir():
+        raise ConfigError(f"{path}: is a file; expected the folder that `rtcore-run --out DIR` wrote")
+    if not any(is_there(path / name, "run") for name in FILES):
         raise ConfigError(f"{path}: not a run: it holds none of {', '.join(FILES)}; run `rtcore-run --out {path}`")
 
 

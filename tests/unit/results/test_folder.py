@@ -176,7 +176,7 @@ def test_a_folder_that_cannot_be_looked_into_is_an_error_with_its_reason(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(tmp_path / ("x" * 300), "--tick", "3") == 2
-    assert "cannot be looked into (File name too long)" in " ".join(capsys.readouterr().err.split())
+    assert "cannot be looked at: File name too long" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 10, 99, 100, 101])

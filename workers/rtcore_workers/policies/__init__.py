@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rtcore.clock import Clock
 from rtcore.config.groups import POLICY_SERVER
 from rtcore.errors import PolicyConfigError, PolicyError
+from rtcore.files.outside import is_there
 from rtcore.learn.exploration import EpsilonSchedule
 from rtcore.learn.policy import WITHOUT_NETWORK, has_network
 from rtcore.memory.history import History
@@ -107,11 +108,11 @@ def check_named(name: str, args: Mapping[str, object]) -> tuple[dict[str, object
             "for your own"
         )
     saved = saved_file(name)
-    if saved is not None and not saved.is_file():
+    if saved is not None and not (is_there(saved, "policy") and saved.is_file()):
         raise PolicyConfigError(f"policy {name!r}: there is no file {saved.resolve()}; expected sb3:FILE.zip")
     if saved is not None:
         rest["sb3_file"] = str(saved)
-    if file.endswith(".py") and not Path(file).is_file():
+    if file.endswith(".py") and not (is_there(Path(file), "policy") and Path(file).is_file()):
         raise PolicyConfigError(f"policy {name!r}: there is no file {Path(file).resolve()}; expected file.py:factory")
     if name == "random":
         refuse_unknown(name, rest, ())
