@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 import rtcore
 from rtcore.config.run import load_toml, make_config
 from rtcore.host.conditions import HostWatch, conditions_text
 from rtcore.memory.counters import Distribution
+from rtcore.report.bars import Bar
 from rtcore.results.summary import RunStats
 
 _SETTLE_S = 1.0
@@ -63,7 +63,7 @@ class Window:
         return self.lateness_ns.percentile(0.99) / 1e3
 
 
-def measure(options: argparse.Namespace, bar: Progress) -> list[Window]:
+def measure(options: argparse.Namespace, bar: Bar) -> list[Window]:
     settings = load_toml(options.config) | {"learners": options.learners, "updates_per_tick": options.updates_per_tick}
     order = [on for pair in range(options.pairs) for on in ((True, False) if pair % 2 == 0 else (False, True))]
     config = make_config(**(settings | {"duration": 36_000, "seed": options.seed}))
@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     console, host = Console(), HostWatch()
-    with Progress(console=console, transient=True) as bar:
+    with Bar(console=console) as bar:
         windows = measure(options, bar)
     report(windows, console)
     console.print(conditions_text(host.conditions()))

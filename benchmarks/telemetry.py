@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 import rtcore
@@ -37,6 +36,7 @@ from rtcore.host.conditions import HostWatch, conditions_text
 from rtcore.memory.counters import Distribution
 from rtcore.memory.layout import TRACE_ENV, Layout
 from rtcore.memory.trace import TRACE_SLOTS, TraceKind, TraceRing, read_spool
+from rtcore.report.bars import Bar
 
 _TICK_60_HZ_US = 1e6 / 60
 _LEAD_IN_S = 0.5
@@ -216,7 +216,7 @@ def main() -> None:
     console, watch = Console(), HostWatch()
     order = [traced for pair in range(options.pairs) for traced in ((True, False) if pair % 2 == 0 else (False, True))]
     runs: list[Run] = []
-    with Progress(console=console, transient=True) as progress:
+    with Bar(console=console) as progress:
         for traced in progress.track(order, description="runs"):
             runs.append(_measure(options, traced))
     console.print(

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from rtcore.errors import RtcoreError
+from rtcore.results.startup import start_thread
 
 #: That are read at once.
 MOST_BYTES = 1 << 16
@@ -100,12 +101,13 @@ def reading(
                     return
 
     thread = threading.Thread(target=read, name="stdin", daemon=True)
-    thread.start()
     try:
+        start_thread(thread)
         yield
     finally:
         os.close(end)  # which the thread sees as the pipe's end
-        thread.join()
+        if thread.ident is not None:
+            thread.join()
         os.close(ending)
 
 

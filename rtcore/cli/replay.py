@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from rtcore.cli.exits import EXIT_FAILED
@@ -14,6 +14,7 @@ from rtcore.errors import ConfigError
 from rtcore.files.trust import refuse_code
 from rtcore.recording.inspection import note_of
 from rtcore.recording.reader import Recording, fitting_together
+from rtcore.report.bars import Bar
 from rtcore.virtual.replay import Report, make_world, replay
 
 _REFRESH_TICKS = 256
@@ -35,7 +36,7 @@ def run_replay(path: Path, given: RuntimeConfig, console: Console) -> int:
             _say(console, f"          {note}")
         world = make_world(recording, config)
         columns = (TextColumn("replay   "), BarColumn(), TimeElapsedColumn())
-        bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        bar = Bar(*columns, console=console)
         try:
             with bar:
                 task = bar.add_task("", total=min(num_ticks, max_ticks or num_ticks))

@@ -7,11 +7,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from rtcore.cli.exits import Stopped, signals_as_exceptions
 from rtcore.errors import RtcoreError
 from rtcore.recording.reader import Recording, fitting_together
+from rtcore.report.bars import Bar
 from rtcore.report.terminal import Terminal
 from rtcore.report.video.encoder import require_av
 from rtcore.report.video.film import VIDEO_FILE, Film, notes_of, video_file, write_video
@@ -67,7 +68,7 @@ def say_left_out(folder: Path, console: Console) -> None:
 
 def _draw(recordings: Mapping[str, Recording], path: Path, console: Console, max_ticks: int | None) -> Film:
     columns = (TextColumn("video    "), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Bar(*columns, console=console) as bar:
         task = bar.add_task("", total=None)
 
         def show(done: int, of: int) -> None:

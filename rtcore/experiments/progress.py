@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
 from rtcore.clock import NS_PER_S, MonotonicClock
 from rtcore.experiments.records import CellRecord
 from rtcore.experiments.sweepfile import Axes, Cell
+from rtcore.report.bars import Bar
 from rtcore.report.terminal import print_line
 
 #: Of a cell that is being played: less says nothing yet of how long it will take.
@@ -95,20 +96,17 @@ class SweepView:
         self._time_left = TimeLeft(left, done, places)
         self._since_ns: dict[str, int] = {}
         self._num_done, self._num_cells = len(done), len(done) + len(left)
-        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[left]}"))
-        self._bar = Progress(
-            TextColumn("cells"), *columns, TextColumn("{task.fields[now]}", style="dim"), console=console
-        )
+        now = TextColumn("{task.fields[now]}", style="dim")
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[left]}"), now)
+        self._bar = Bar(TextColumn("cells"), *columns, console=console, transient=False)
         self._task = self._bar.add_task("cells", total=self._num_cells, completed=self._num_done, left="", now="")
 
     def __enter__(self) -> SweepView:
-        if self._console.is_terminal:
-            self._bar.start()
+        self._bar.start()
         return self
 
     def __exit__(self, *_: Any) -> None:
-        if self._console.is_terminal:
-            self._bar.stop()
+        self._bar.stop()
 
     def update(self, shares: Mapping[str, float]) -> None:
         """How much is done of each that is being played."""

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple, Self
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from rtcore.profile.results import Row
+from rtcore.report.bars import Bar
 
 
 class TableColumn(NamedTuple):
@@ -30,7 +31,7 @@ class Steps:
     def __init__(self, console: Console, total: float | None) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         self._console = console
-        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._bar = Bar(*columns, console=console)
         self._task = self._bar.add_task("", total=total)
         self._text = ""
 

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
 from rtcore.errors import RtcoreError
 from rtcore.files.strict_json import write_json
+from rtcore.report.bars import Bar
 from rtcore.report.perfetto.writer import convert_folder
 from rtcore.results.run_record import RunRecord
 from rtcore.results.summary import RunStats
@@ -28,7 +29,7 @@ def write_results(
 
 def write_trace(folder: Path, console: Console) -> bool:
     """Make the Perfetto trace of a run's events. False, having said why, if that failed: the events are kept then."""
-    bar = Progress(TextColumn("trace    "), BarColumn(), TimeElapsedColumn(), console=console, transient=True)
+    bar = Bar(TextColumn("trace    "), BarColumn(), TimeElapsedColumn(), console=console)
     try:
         with bar:
             task = bar.add_task("", total=1.0)

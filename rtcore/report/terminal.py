@@ -6,7 +6,7 @@ import os
 import re
 import textwrap
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.measure import Measurement
@@ -15,6 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from rtcore.errors import printable
+
+if TYPE_CHECKING:
+    from rtcore.report.bars import Busy
 
 _PIPE_WIDTH = 160
 _NO_LIMIT = 10_000
@@ -47,6 +50,12 @@ class Terminal(Console):
             super().print(*objects, **settings)
         self.file.write(re.sub(r" +\n", "\n", captured.get()))
         self.file.flush()
+
+    def status(self, status: RenderableType, **settings: Any) -> Busy:
+        """As Rich's, but no reason to fail where no thread can be started that draws it."""
+        from rtcore.report.bars import Busy  # noqa: PLC0415 - most programs have none
+
+        return Busy(status, console=self, **settings)
 
     def render_str(self, text: str, **settings: Any) -> Text:
         """As Rich's, which calls it for lines and for a table's cells: those are measured as they will be shown."""
