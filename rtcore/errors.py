@@ -27,6 +27,7 @@ a lapped frame) are counters in shared memory, never exceptions.
 from __future__ import annotations
 
 import errno
+import os
 import signal
 from collections.abc import Iterable
 from enum import Enum
@@ -47,6 +48,23 @@ def printable(text: str) -> str:
 
 #: Nothing can be opened: this process, or the machine, has no file descriptor left.
 NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
+#: What says so in words alone: an import that cannot open a library, and posix_ipc.
+_NO_DESCRIPTOR_WORDS = {
+    os.strerror(errno.EMFILE): errno.EMFILE,
+    os.strerror(errno.ENFILE): errno.ENFILE,
+    "maximum number of files open": errno.EMFILE,
+    "limit on the total number of open files": errno.ENFILE,
+}
+
+
+def no_descriptor(error: BaseException) -> int:
+    """EMFILE or ENFILE if the error came of no file descriptor being left; 0: of something else."""
+    code = getattr(error, "errno", None)
+    if code in NO_DESCRIPTOR:
+        return int(code)
+    if code is not None or not isinstance(error, (OSError, ImportError)):
+        return 0
+    return next((code for words, code in _NO_DESCRIPTOR_WORDS.items() if words in str(error)), 0)
 
 
 class RtcoreError(Exception):

@@ -7,18 +7,22 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from rtcore.cli.streams import Outlet, ReaderGone, guard_streams, refusal_of
-from rtcore.errors import NO_DESCRIPTOR, ConfigError, ContractBroken, RecordError, RtcoreError, RtcoreWarning
+from rtcore.errors import (
+    ConfigError,
+    ContractBroken,
+    RecordError,
+    RtcoreError,
+    RtcoreWarning,
+    no_descriptor,
+)
 from rtcore.report.log import lines_to, show_on_stderr
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -75,8 +79,8 @@ def _exitcode(name: str, body: Callable[[], int], outlet: Outlet) -> Any:
         return 128 + signal.SIGPIPE
     except RtcoreError as error:
         return say_error(name, error)
-    except OSError as error:
-        if error.errno not in NO_DESCRIPTOR:
+    except (OSError, ImportError) as error:
+        if not no_descriptor(error):
             raise
         return say_error(name, RtcoreError(f"{error}. Raise the limit of open files (ulimit -n)"))
     refusal = refusal_of(outlet)
@@ -189,22 +193,29 @@ def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[dict
 def say_stopped(program: str, stop: Stopped) -> int:
     """Tell the user; returns the exit code."""
     why = "nobody reads its output any more" if stop.signum == signal.SIGPIPE else f"stopped by {stop}"
-    _errors().print(f"{program}: {why}; everything is cleaned up", soft_wrap=True)
+    _tell("", f"{program}: {why}; everything is cleaned up")
     return stop.exitcode
 
 
 def say_error(program: str, error: Exception) -> int:
     """Tell the user what went wrong, a child's traceback included; returns the exit code."""
-    errors = _errors()
-    errors.print(f"[bold red]{program}: {type(error).__name__}:[/] ", end="")
-    errors.print(str(error), markup=False, soft_wrap=True)
-    for note in getattr(error, "__notes__", ()):
-        errors.print(note, markup=False, style="dim", soft_wrap=True)
+    _tell(f"{program}: {type(error).__name__}: ", str(error), getattr(error, "__notes__", ()))
     own = {ConfigError: EXIT_BAD_INPUT, ContractBroken: EXIT_CONTRACT_BROKEN}
     return next((code for kind, code in own.items() if isinstance(error, kind)), EXIT_FAILED)
 
 
-def _errors() -> Console:
-    from rtcore.report.terminal import Terminal  # noqa: PLC0415 - a program that says nothing is quicker without
+def _tell(head: str, text: str, notes: Iterable[str] = ()) -> None:
+    """On stderr; without colours where no file descriptor is left to read Rich with."""
+    try:
+        from rtcore.report.terminal import Terminal  # noqa: PLC0415 - a program that says nothing is quicker without
 
-    return Terminal(stderr=True, highlight=False)
+        errors = Terminal(stderr=True, highlight=False)
+        errors.print(head, end="", markup=False, style="bold red")
+        errors.print(text, markup=False, soft_wrap=True)
+        for note in notes:
+            errors.print(note, markup=False, style="dim", soft_wrap=True)
+    except (OSError, ImportError) as lack:
+        if not no_descriptor(lack):
+            raise
+        for line in (head + text, *notes):
+            show_on_stderr(line)

@@ -29,7 +29,7 @@ from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 from rtcore.clock import NS_PER_S, MonotonicClock
-from rtcore.errors import NO_DESCRIPTOR
+from rtcore.errors import no_descriptor
 from rtcore.host.watchdog import Watchdog
 
 #: The child that gets SIGTERM before SIGKILL. Its descendants may be in any process group.
@@ -162,10 +162,8 @@ def _others(spared: Collection[int]) -> list[int] | None:
         import psutil  # noqa: PLC0415 - once, at the end
 
         return [child.pid for child in psutil.Process().children() if child.pid not in spared]
-    except ImportError:  # of a library that cannot be opened
-        return None
-    except OSError as error:
-        if error.errno not in NO_DESCRIPTOR:
+    except (OSError, ImportError) as error:
+        if not no_descriptor(error):
             raise
         return None
 

@@ -19,7 +19,7 @@ from typing import Literal
 import posix_ipc
 
 from rtcore import _tick
-from rtcore.errors import NO_DESCRIPTOR, LayoutMismatchError, SharedMemoryError, UnsupportedPlatformError
+from rtcore.errors import LayoutMismatchError, SharedMemoryError, UnsupportedPlatformError, no_descriptor
 from rtcore.memory.counters import Words
 from rtcore.memory.layout import LAYOUT_VERSION, MAGIC, SEGMENT_HEADER, Layout
 
@@ -280,7 +280,7 @@ def left_of(run_id: str) -> list[str] | None:
     try:
         return [path.name for path in files_of(run_id)]
     except OSError as error:
-        if error.errno not in NO_DESCRIPTOR:
+        if not no_descriptor(error):
             raise
         return None
 
@@ -309,7 +309,7 @@ def unlink_all(run_id: str, root: Path = Path("/")) -> None:
     try:
         found = files_of(run_id, root)
     except OSError as error:
-        if error.errno not in NO_DESCRIPTOR:
+        if not no_descriptor(error):
             raise
         _log.warning("what is left of the run in /dev/shm cannot be looked for: %s", error)
         return
@@ -344,7 +344,7 @@ def _no_room(part: str, size: int) -> SharedMemoryError:
 
 
 def _not_made(part: str, error: Exception) -> SharedMemoryError:
-    code = getattr(error, "errno", None)
+    code = no_descriptor(error) or getattr(error, "errno", None)
     what_to_do = {
         errno.EFBIG: "Raise the limit of file sizes (ulimit -f unlimited)",
         errno.EMFILE: "Raise the limit of open files (ulimit -n)",

@@ -69,7 +69,7 @@ _WORDS = {
     "learner": ("learner ",),
     "recorder": ("recorder", "recording"),
     "forkserver": ("fork server", "LauncherDied", "no process could be started"),
-    "parent": ("closed while", "stopped by", "cannot", "Too many open files", "file descriptor", "thread"),
+    "parent": ("closed while", "stopped by", "cannot", "open files", "file descriptor", "thread"),
     "simulator": (),
     "run": ("cannot", "no process could be started", "No space", "thread", "full", "room", "fork", "File too large"),
 }

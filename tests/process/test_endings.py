@@ -36,6 +36,14 @@ def end_of(body: str, *, goes_on: bool = False, shell: str = "{}", stdout: objec
     )
 
 
+#: Seeds 10130 and 10192 of `rtcore-torture real`.
+NO_DESCRIPTOR_LEFT = """import resource
+unused = os.dup(0)
+os.close(unused)
+resource.setrlimit(resource.RLIMIT_NOFILE, (unused, unused))
+"""
+
+
 @pytest.mark.parametrize(
     ("body", "exitcode", "words"),
     [
@@ -46,6 +54,10 @@ def end_of(body: str, *, goes_on: bool = False, shell: str = "{}", stdout: objec
         ("os.kill(os.getpid(), signal.SIGINT)", 130, "stopped by SIGINT"),
         ("os.kill(os.getpid(), signal.SIGTERM)", 143, "stopped by SIGTERM"),
         ("os.kill(os.getpid(), signal.SIGHUP)", 129, "stopped by SIGHUP"),
+        (f"{NO_DESCRIPTOR_LEFT}import rtcore.runtime", 1, "Too many open files"),
+        (f"{NO_DESCRIPTOR_LEFT}import _queue", 1, "Raise the limit of open files (ulimit -n)"),
+        (f'{NO_DESCRIPTOR_LEFT}raise PolicyError("no")', 1, "prog: PolicyError: no"),
+        (f"{NO_DESCRIPTOR_LEFT}os.kill(os.getpid(), signal.SIGINT)", 130, "stopped by SIGINT"),
     ],
 )
 def test_an_end_has_the_exit_code_that_the_readme_says(body, exitcode, words):

@@ -418,20 +418,33 @@ def test_a_segment_that_cannot_be_made_says_what_to_do_and_leaves_nothing(run_id
     assert files_of(run_id) == []
 
 
+def test_a_segment_for_which_no_file_descriptor_is_left_says_which_limit_to_raise(run_id):
+    """posix_ipc says so in words of its own, without the kernel's number."""
+    with no_file_descriptor_left(), pytest.raises(SharedMemoryError, match=r"maximum number of files open.*ulimit -n"):
+        create_segment(run_id, "ring", LAYOUT)
+    assert files_of(run_id) == []
+
+
 # -- onlookers ---------------------------------------------------------------------------------------------------
 
 
-def test_a_run_whose_program_has_no_file_descriptor_left_ends_in_words(run_id, caplog):
-    create_segment(run_id, "control", LAYOUT)
+@contextlib.contextmanager
+def no_file_descriptor_left():
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with Path("/dev/null").open() as lowest:
         number = lowest.fileno()
     resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
     try:
-        unlink_all(run_id)
-        known = left_of(run_id)
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_run_whose_program_has_no_file_descriptor_left_ends_in_words(run_id, caplog):
+    create_segment(run_id, "control", LAYOUT)
+    with no_file_descriptor_left():
+        unlink_all(run_id)
+        known = left_of(run_id)
     assert known is None
     assert "cannot be looked for: [Errno 24] Too many open files" in caplog.text
     assert len(left_of(run_id)) == 1
