@@ -62,6 +62,8 @@ _MOMENTS = {
 #: The plan of a rehearsal refuses a chunk so.
 _REFUSED_CHUNK = "with chunk_from=frame: an answer is due"
 _NO_THREAD = "OpenBLAS blas_thread_init: pthread_create failed"
+#: In a traceback: the program had begun, and its signals are its own.
+_OWN_FRAME = "in end_program"
 #: What an exit code of 1 has to name, by the role that was hit.
 _WORDS = {
     "worker": ("worker ", "head"),
@@ -319,8 +321,10 @@ def judge_end(result: Result, output: str) -> None:
             word in output for word in ("Error", "recording stopped", "Died", "Hung", "Failed", "could not be written")
         ):
             found.append("exit code 1 without an error in words")
-    # An error of another process brings its own traceback, under the program's line.
-    if "Traceback (most recent call last)" in output.partition("rtcore-run: ")[0]:
+    # An error of another process brings its own traceback, under the program's line. Ctrl-C while Python is about to
+    # find the program is answered by Python.
+    is_pythons = result.exitcode == -signal.SIGINT and _OWN_FRAME not in output
+    if "Traceback (most recent call last)" in output.partition("rtcore-run: ")[0] and not is_pythons:
         needs_no_words = any(one.fault.role != "parent" and one.fault.kind == faults.NO_DESCRIPTORS for one in applied)
         (result.notes if needs_no_words else found).append("a traceback was printed")
 
@@ -339,7 +343,9 @@ def _allowed(case: Case, one: Applied, *, alone: bool) -> set[int]:
         if kind == "STOP":
             return {0}
         number = int(getattr(signal, f"SIG{kind}"))
-        return {-number} if kind in faults.DEADLY else {-number, 128 + number, 0}
+        if kind in faults.DEADLY:
+            return {-number, 0, 1} if at_the_end else {-number}  # it may have had its exit code already
+        return {-number, 128 + number, 0}
     if kind == "STOP":
         limits = {"worker": case.hang_s, "learner": case.hang_s, "env": case.env_s}
         limit_s = limits.get(role, _RECORDER_S if role == "recorder" else _FORKSERVER_S)

@@ -38,6 +38,7 @@ from rtcore.torture.soak import Samples, growth_of
 pytestmark = pytest.mark.unit
 
 TICKS = 250
+TRACEBACK = "Traceback (most recent call last)\n"
 
 
 # -- plans -------------------------------------------------------------------------------------------------------------
@@ -84,6 +85,11 @@ def ended(exitcode: int, output: str, *hits: tuple[str, str], ticking: bool = Tr
         (1, "rtcore-run: RecordError: the run's files cannot be written: No space left", [("disk", "run")]),
         (143, "", [("TERM", "parent")]),
         (-9, "", [("KILL", "parent")]),
+        (
+            -2,
+            f"{TRACEBACK}in <module>\nKeyboardInterrupt",
+            [("INT", "parent")],
+        ),  # seed 12036: Python was still starting
     ],
 )
 def test_an_end_as_documented_is_no_violation(exitcode: int, output: str, hits: list[tuple[str, str]]) -> None:
@@ -98,7 +104,8 @@ def test_an_end_as_documented_is_no_violation(exitcode: int, output: str, hits: 
         (0, "", [("KILL", "env")], "exit code 0"),
         (1, "some Error", [("KILL", "env")], "no word"),
         (1, "env 0 went", [("KILL", "env")], "without an error"),
-        (0, "Traceback (most recent call last)\n", [("KILL", "worker")], "traceback"),
+        (0, TRACEBACK, [("KILL", "worker")], "traceback"),
+        (-2, f"{TRACEBACK}in end_program\nKeyboardInterrupt", [("INT", "parent")], "traceback"),
         (70, "BROKEN", [("KILL", "worker")], "exit code 70"),
     ],
 )
@@ -107,17 +114,22 @@ def test_any_other_end_is_one(exitcode: int, output: str, hits: list[tuple[str, 
 
 
 @pytest.mark.parametrize(
-    ("seed", "planned"),
+    ("seed", "planned", "exitcode"),
     [
-        pytest.param(5245, ("HUP", "env", "run"), id="planned for 2 ms before the last tick"),
-        pytest.param(7285, ("KILL", "forkserver", "checkpoint"), id="only the last checkpoint is written"),
+        pytest.param(5245, ("HUP", "env", "run"), 1, id="planned for 2 ms before the last tick"),
+        pytest.param(7285, ("KILL", "forkserver", "checkpoint"), 1, id="only the last checkpoint is written"),
+        pytest.param(12062, ("KILL", "parent", "shutdown"), -9, id="the program has its exit code already"),
     ],
 )
-def test_what_comes_after_the_last_tick_may_change_nothing(seed: int, planned: tuple[str, str, str]) -> None:
+def test_what_comes_after_the_last_tick_may_change_nothing(
+    seed: int, planned: tuple[str, str, str], exitcode: int
+) -> None:
+    """`exitcode`: of a program that was hit before."""
     case = plan_case(seed)
-    (fault,) = case.faults
+    fault = case.faults[0]
     assert (fault.kind, fault.role, fault.moment) == planned
-    for into_ticks_s, violations in ((case.duration_s, []), (1.0, ["exit code 0, expected one of [1]"])):
+    fault = replace(fault, moment="run")
+    for into_ticks_s, violations in ((case.duration_s, []), (1.0, [f"exit code 0, expected one of [{exitcode}]"])):
         result = Result(case, 0, 6.3, True, [Applied(fault, fault.role, 0, True, into_ticks_s=into_ticks_s)])
         judge_end(result, "")
         assert result.violations == violations
