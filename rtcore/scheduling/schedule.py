@@ -400,7 +400,8 @@ class Schedule:
         self._adapt_every = max(self.ADAPT_EVERY, num_workers // 4)
         self._next_adaptation = self._adapt_every
         self._tau_mean_ns = params.tau_mean_ns
-        self._evidence = 0.0
+        #: For a shorter and for a longer delay, each by itself: that one is not worth it says nothing of the other.
+        self._evidence = [0.0, 0.0]
         self._caution = 1
         self._rose = False
         self._changed_at = -(10**9)
@@ -591,23 +592,24 @@ class Schedule:
     def _is_convinced(self, times: Times, wanted: int) -> bool:
         """Whether the plan for the window has been better for long enough, and by enough."""
         if wanted == self.delay_ticks:
-            self._evidence = max(0.0, self._evidence - self.ADAPT_TOLERANCE)
+            self._evidence = [max(0.0, evidence - self.ADAPT_TOLERANCE) for evidence in self._evidence]
             return False
-        if wanted < self.delay_ticks and len(self.window) < self.window.size:
+        rises = wanted > self.delay_ticks
+        if not rises and len(self.window) < self.window.size:
             return False  # too few samples to conclude that the slow inferences are over
         better = 1 - times.worth(self.delay_ticks) / max(times.worth(wanted), 1e-9)
-        self._evidence = max(0.0, self._evidence + better - self.ADAPT_TOLERANCE)
+        self._evidence[rises] = max(0.0, self._evidence[rises] + better - self.ADAPT_TOLERANCE)
         here, there = times.outlook(self.delay_ticks).acted_fraction, times.outlook(wanted).acted_fraction
         if there < (1 - self.ADAPT_TOLERANCE / 4) * here:
-            self._evidence = 0.0  # more in time, but fewer actions: not better
-        if self._evidence < self.ADAPT_EVIDENCE * self._caution:
+            self._evidence[rises] = 0.0  # more in time, but fewer actions: not better
+        if self._evidence[rises] < self.ADAPT_EVIDENCE * self._caution:
             return False
         # It would undo the last change. Either both plans are equally good, or the shorter delay did not hold (workers
         # that start more often slow each other down).
-        is_back = (wanted > self.delay_ticks) != self._rose and self._answers < self._changed_at + 4 * self.window.size
+        is_back = rises != self._rose and self._answers < self._changed_at + 4 * self.window.size
         self._caution = min(2 * self._caution, 8) if is_back else 1
-        self._rose, self._changed_at = wanted > self.delay_ticks, self._answers
-        self._evidence = 0.0
+        self._rose, self._changed_at = rises, self._answers
+        self._evidence = [0.0, 0.0]
         return True
 
     def times(self, mean_ns: int | None = None) -> Times:

@@ -52,12 +52,17 @@ class ActionsAreOfTheirEpisode(Check):
 
 
 class OnTimeIsTheDelay(Check):
-    """An on-time action under max-time is exactly as old as the delay was when it was booked; due ticks only rise."""
+    """An on-time action under max-time is exactly as old as the delay was when it was booked; due ticks only rise.
+
+    Younger is one whose worker came to read when the ring, shorter than the delay, had lost its frame already.
+    """
 
     def begin(self, run: Simulation) -> None:
         super().begin(run)
         self.is_max_time = run.scenario.settings["stagger"] == "max-time"
-        self.delay_of: dict[int, int] = {}
+        #: By due tick: the delay, and the number of the frame.
+        self.booked_as: dict[int, tuple[int, int]] = {}
+        self.frame_of: dict[int, int] = {}
         self.delay, self.last_due = run.schedule.delay_ticks, -1
 
     def booked(self, job: Job) -> None:
@@ -67,14 +72,17 @@ class OnTimeIsTheDelay(Check):
             self.broken(f"a job is due at {job.due_tick}, as or before the last one ({self.last_due})")
         if job.due_tick - job.obs_tick != self.delay:
             self.broken(f"a job is due {job.due_tick - job.obs_tick} ticks after its frame, the delay is {self.delay}")
-        self.last_due, self.delay_of[job.due_tick] = job.due_tick, self.delay
+        self.last_due, self.booked_as[job.due_tick] = job.due_tick, (self.delay, job.frame_seq)
 
     def tick(self, tick: Tick, row: Row) -> None:
         header, offer = row.header, tick.decision.offer
+        self.frame_of[header.tick] = header.frame_seq
         is_on_time = offer is not None and header.outcome == Outcome.ON_TIME and tick.decision.first_use
         if self.is_max_time and is_on_time and header.worker != self.run.head:
-            age, delay = header.tick - header.obs_tick, self.delay_of.pop(header.due_tick, -1)
-            if age != delay:
+            delay, frame = self.booked_as.pop(header.due_tick, (-1, -1))
+            age, frames_on = header.tick - header.obs_tick, self.frame_of[header.obs_tick] - frame
+            was_lapped = age < delay and frames_on >= self.run.scenario.settings["ring_slots"] - 1
+            if age != delay and not was_lapped:
                 self.broken(f"an on-time action is {age} ticks old; its delay was {delay}")
         # `adapt` comes after this: the next tick books with what it says then.
 
@@ -587,8 +595,8 @@ class ActsAgain:
         twin = play_twin()
         took = max(took, _longest_ticks(twin, first))
         first += delay + stride + took + 2
-        # A worker that has no action this time is followed by the next one, a stride later.
-        starts = 1 + (run.scenario.abstains > 0)
+        # A worker that has no action this time is followed by the next one, a stride later, which may have none either.
+        starts = 1 + run.scenario.settings["workers"] * (run.scenario.abstains > 0)
         allowed = max(_longest_gap(twin, first), delay + starts * stride) + took
         gap = _longest_gap(run, first)
         if gap > allowed:
