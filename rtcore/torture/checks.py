@@ -615,7 +615,7 @@ class ActsAgain:
 
 class TheDelayIsRegained:
     """Once the window of inference times holds none of the faults, the delay is what it would be without them, or what
-    the planner would plan from the same times: where two delays are about as good, either may stay.
+    the planner would plan from the same times, or about as good: of such two either may stay.
     """
 
     def judge(self, run: Simulation, play_twin: Callable[[], Simulation]) -> None:
@@ -623,9 +623,12 @@ class TheDelayIsRegained:
         answers = sum(took > 0 for row, took in zip(run.rows, run.longest_ns, strict=True) if row.header.tick >= first)
         if run.scenario.settings["tau_estimate"] != "quantile" or answers < 6 * window:
             return
-        delay, planned = run.delays[-1][0], run.schedule.times().delay()
+        delay, times = run.delays[-1][0], run.schedule.times()
+        planned = times.delay()
         if delay <= 2 or delay <= _about(planned):
             return  # one tick is the least that a twin has, and one more is allowed
+        if times.worth(delay) >= (1 - 2 * run.schedule.ADAPT_TOLERANCE) * times.worth(planned):
+            return
         twin = play_twin()
         without_faults = max(ticks for ticks, _ in twin.delays[len(twin.delays) // 2 :])
         if delay > _about(without_faults):
