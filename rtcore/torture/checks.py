@@ -601,6 +601,8 @@ class ActsAgain:
         gap = _longest_gap(run, first)
         if gap > allowed:
             raise Violation(type(self).__name__, f"no action for {gap} ticks after {first}, {allowed} are allowed")
+        if run.scenario.settings["stagger"] == "free-running":
+            return  # nothing spaces its starts: who was reset at once goes on at once
         # With another delay or stride, which a new worker's times call for until they are known, the share is another.
         first = max(first, _same_since(run), _same_since(twin))
         for one in (run, twin):

@@ -33,7 +33,7 @@ ACTS_ALWAYS = 109
 #: Runs that broke a promise once, made small where that can be: as `rtcore-torture sim` prints them.
 FOUND = [
     *((3008, 405, (16, 18, 20, 22)), (680, 200, (1,)), (904, 133, (1, 13)), (255, 856, (3, 7, 8))),
-    *((10437, 1425, (2, 3, 8)), (5253, 766, (10, 13, 14, 16, 18, 24, 34, 53))),
+    *((10437, 1425, (2, 3, 8)), (5253, 766, (10, 13, 14, 16, 18, 24, 34, 53)), (1125, 3000, (140,))),
     *(
         pytest.param(*one, marks=pytest.mark.slow)
         for one in ((33, 5884, (45,)), (187, 10_000, None), (604, 10_000, None), (5270, 10_000, None))
