@@ -587,6 +587,9 @@ class ActsAgain:
     """
 
     def judge(self, run: Simulation, play_twin: Callable[[], Simulation]) -> None:
+        stagger = run.scenario.settings["stagger"]
+        if stagger == "sequential" and run.scenario.times.kind == "two kinds of workers":
+            return  # who takes over from the one that died stays, and may be too slow for the chunk
         first, took = run.unsettled_tick + 1, _longest_ticks(run, run.unsettled_tick + 1)
         delay, stride = (max(pair[at] for pair in run.delays[-1 - len(run.rows) // 2 :]) for at in (0, 1))
         least = delay + stride + took
@@ -601,7 +604,7 @@ class ActsAgain:
         gap = _longest_gap(run, first)
         if gap > allowed:
             raise Violation(type(self).__name__, f"no action for {gap} ticks after {first}, {allowed} are allowed")
-        if run.scenario.settings["stagger"] == "free-running":
+        if stagger == "free-running":
             return  # nothing spaces its starts: who was reset at once goes on at once
         # With another delay or stride, which a new worker's times call for until they are known, the share is another.
         first = max(first, _same_since(run), _same_since(twin))
