@@ -600,7 +600,7 @@ class Schedule:
         better = 1 - times.worth(self.delay_ticks) / max(times.worth(wanted), 1e-9)
         self._evidence[rises] = max(0.0, self._evidence[rises] + better - self.ADAPT_TOLERANCE)
         here, there = times.outlook(self.delay_ticks).acted_fraction, times.outlook(wanted).acted_fraction
-        if there < (1 - self.ADAPT_TOLERANCE / 4) * here:
+        if rises and there < (1 - self.ADAPT_TOLERANCE / 4) * here:
             self._evidence[rises] = 0.0  # more in time, but fewer actions: not better
         if self._evidence[rises] < self.ADAPT_EVIDENCE * self._caution:
             return False

@@ -321,6 +321,14 @@ def test_a_shorter_delay_that_is_planned_now_and_then_is_taken_although_a_longer
     assert (office.schedule.delay_ticks, office.schedule.replans) == (3, 1)
 
 
+def test_a_long_delay_is_left_for_the_one_that_would_be_planned_also_where_that_costs_a_few_actions():
+    """A longer one was right while a worker was away, and stayed when it was back (`rtcore-torture sim`, seed 1638)."""
+    office = Office(schedule_of(workers=8, delay=17, on_late="drop"), lambda job: 17 if job.worker % 2 else 7)
+    office.run(4_000)
+    assert (office.schedule.delay_ticks, office.schedule.replans) == (8, 1)
+    assert office.schedule.times().delay() == 8
+
+
 def test_a_speed_up_smaller_than_twice_the_guard_changes_nothing():
     office = Office(schedule_of(workers=6, delay=6, guard_ns=TICK_NS), 5).run(700)
     assert (office.schedule.delay_ticks, office.schedule.replans) == (6, 0)
