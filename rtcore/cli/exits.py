@@ -14,14 +14,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from rtcore.cli.streams import Outlet, ReaderGone, guard_streams, refusal_of
-from rtcore.errors import (
-    ConfigError,
-    ContractBroken,
-    RecordError,
-    RtcoreError,
-    RtcoreWarning,
-    no_descriptor,
-)
+from rtcore.errors import ConfigError, ContractBroken, RecordError, RtcoreError, RtcoreWarning, no_descriptor
 from rtcore.report.log import lines_to, show_on_stderr
 
 EXIT_FAILED = 1

@@ -605,14 +605,14 @@ class ActsAgain:
         if gap > allowed:
             raise Violation(type(self).__name__, f"no action for {gap} ticks after {first}, {allowed} are allowed")
         if stagger == "free-running":
-            return  # nothing spaces its starts: who was reset at once goes on at once
+            return  # nothing spaces its starts: after a fault all may start together, and act on fewer ticks
         # With another delay or stride, which a new worker's times call for until they are known, the share is another.
         first = max(first, _same_since(run), _same_since(twin))
         for one in (run, twin):
             if len(one.rows) < 200 + first or one.delays[-1] != twin.delays[-1]:
                 return
         share, wanted = _share(run, first), _share(twin, first)
-        # Who has no action in some of its turns may have them when the others have none, or when they have one.
+        # Workers that abstain in some turns may do so at once or one after the other: the share is lower or higher.
         abstain = run.scenario.abstains
         if share < wanted - 0.1 - (1 / abstain if abstain else 0):
             raise Violation(

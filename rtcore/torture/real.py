@@ -323,8 +323,8 @@ def judge_end(result: Result, output: str) -> None:
             found.append("exit code 1 without an error in words")
     # An error of another process brings its own traceback, under the program's line. Ctrl-C while Python is about to
     # find the program is answered by Python.
-    is_pythons = result.exitcode == -signal.SIGINT and _OWN_FRAME not in output
-    if "Traceback (most recent call last)" in output.partition("rtcore-run: ")[0] and not is_pythons:
+    of_python_itself = result.exitcode == -signal.SIGINT and _OWN_FRAME not in output
+    if "Traceback (most recent call last)" in output.partition("rtcore-run: ")[0] and not of_python_itself:
         needs_no_words = any(one.fault.role != "parent" and one.fault.kind == faults.NO_DESCRIPTORS for one in applied)
         (result.notes if needs_no_words else found).append("a traceback was printed")
 
@@ -344,7 +344,7 @@ def _allowed(case: Case, one: Applied, *, alone: bool) -> set[int]:
             return {0}
         number = int(getattr(signal, f"SIG{kind}"))
         if kind in faults.DEADLY:
-            return {-number, 0, 1} if at_the_end else {-number}  # it may have had its exit code already
+            return {-number, 0} if at_the_end else {-number}  # it may have had its exit code already
         return {-number, 128 + number, 0}
     if kind == "STOP":
         limits = {"worker": case.hang_s, "learner": case.hang_s, "env": case.env_s}

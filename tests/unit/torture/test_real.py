@@ -85,11 +85,8 @@ def ended(exitcode: int, output: str, *hits: tuple[str, str], ticking: bool = Tr
         (1, "rtcore-run: RecordError: the run's files cannot be written: No space left", [("disk", "run")]),
         (143, "", [("TERM", "parent")]),
         (-9, "", [("KILL", "parent")]),
-        (
-            -2,
-            f"{TRACEBACK}in <module>\nKeyboardInterrupt",
-            [("INT", "parent")],
-        ),  # seed 12036: Python was still starting
+        # Seed 12036: Python was still starting.
+        (-2, f"{TRACEBACK}in <module>\nKeyboardInterrupt", [("INT", "parent")]),
     ],
 )
 def test_an_end_as_documented_is_no_violation(exitcode: int, output: str, hits: list[tuple[str, str]]) -> None:
