@@ -598,8 +598,7 @@ class ActsAgain:
         twin = play_twin()
         took = max(took, _longest_ticks(twin, first))
         first += delay + stride + took + 2
-        if run.delays[-1] < twin.delays[-1]:  # too short yet: a window of answers, most of them late, makes it longer
-            first = max(first, _tick_after_answers(run, first, run.schedule.window.size))
+        first = _long_enough_since(run, first, twin.delays[-1][0])
         # A worker that has no action this time is followed by the next one, a stride later, which may have none either.
         starts = 1 + run.scenario.settings["workers"] * (run.scenario.abstains > 0)
         allowed = max(_longest_gap(twin, first), delay + starts * stride) + took
@@ -674,12 +673,17 @@ def _longest_ticks(run: Simulation, first: int) -> int:
     return -(-max(took, default=0) // run.scenario.period_ns)
 
 
-def _tick_after_answers(run: Simulation, first: int, number: int) -> int:
-    """The tick by which as many answers have come since `first`; the one after the last if there are fewer."""
-    came = [
-        row.header.tick for row, ns in zip(run.rows, run.longest_ns, strict=True) if ns and row.header.tick >= first
-    ]
-    return came[number - 1] if len(came) >= number else run.rows[-1].header.tick + 1
+def _long_enough_since(run: Simulation, first: int, delay_ticks: int) -> int:
+    """The tick since which the delay is not shorter than this; `first`, if that is later.
+
+    One that is shorter has a window of answers, of which many are late, to become longer.
+    """
+    ticks = [row.header.tick for row in run.rows]
+    short = [tick for tick, (delay, _) in zip(ticks, run.delays, strict=True) if tick >= first and delay < delay_ticks]
+    if not short:
+        return first
+    answers = [tick for tick, ns in zip(ticks, run.longest_ns, strict=True) if tick >= first and ns]
+    return min([short[-1] + 1, *answers[run.schedule.window.size :][:1]])
 
 
 def _longest_gap(run: Simulation, first: int) -> int:
