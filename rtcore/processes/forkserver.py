@@ -58,6 +58,7 @@ _PR_SET_NAME = 15
 #: How often to look whether the parent lives [ms].
 _POLL_MS = 500
 _SETUP_TIMEOUT_S = 60.0
+_ORDERS_TO_END = (signal.SIGTERM, signal.SIGHUP)
 #: Parts of answers that may lie unsent before further orders have to wait: each has a file descriptor with it.
 _MOST_UNSENT = 64
 
@@ -218,26 +219,31 @@ class _Server:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         except OSError as error:
             return ForkFailed(request.token, error.errno or 0, str(error))
+        # What comes before the child has handlers of its own would be for the server's, and be lost.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _ORDERS_TO_END)
         with theirs:
             try:
                 pid = os.fork()
             except OSError as error:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
                 ours.close()
                 return ForkFailed(request.token, error.errno or 0, str(error))
             if not pid:
                 ours.close()
                 sys.path[:] = self._setup.sys_path
-                self._run_child(request, theirs, server_pid)
+                self._run_child(request, theirs, server_pid, before)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._children.add(pid, request.name)
         return Forked(request.token, pid, ours.detach())
 
-    def _run_child(self, request: Fork, end: socket.socket, server_pid: int) -> NoReturn:
-        """In the child: never returns into the server's code, whatever the entry does."""
+    def _run_child(self, request: Fork, end: socket.socket, server_pid: int, blocked: set[int]) -> NoReturn:
+        """In the child: never returns into the server's code, whatever the entry does. `blocked`: from then on."""
         exitcode = 1
         try:
             ctypes.CDLL(None).prctl(_PR_SET_NAME, f"rt-{request.name}".encode()[:15])
             self._leave()
             begin_child(request.name)
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
             _die_with(server_pid, signal.SIGTERM if request.name == ENV else signal.SIGKILL)
             exitcode = _call_entry(request, Channel(end))
         finally:

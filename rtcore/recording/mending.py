@@ -13,10 +13,11 @@ import numpy as np
 
 from rtcore.errors import ConfigError
 from rtcore.files.outside import SUMS, write_sums
+from rtcore.recording.hdf5 import new_file
 from rtcore.recording.minari import write_minari
 from rtcore.recording.reader import Recording
-from rtcore.recording.schema import MINARI_FILES, require_h5py
-from rtcore.recording.writer import failing_as_ours, let_go_of
+from rtcore.recording.schema import MINARI_FILES
+from rtcore.recording.writer import failing_as_ours
 
 
 def mend(path: Path) -> tuple[int, int]:
@@ -33,6 +34,7 @@ def mend(path: Path) -> tuple[int, int]:
             return recording.num_ticks, _make_the_rest(recording)
         draft = recording.path.with_suffix(".part")
         with failing_as_ours(draft):
+            draft.unlink(missing_ok=True)
             try:
                 _copy(recording, draft)
                 draft.replace(recording.path)
@@ -51,8 +53,7 @@ def _make_the_rest(recording: Recording) -> int:
 
 
 def _copy(recording: Recording, draft: Path) -> None:
-    file = require_h5py().File(draft, "w", libver="latest")
-    try:
+    with new_file(draft) as file:
         recording.copy_into(file)
         for name, value in (
             ("frames", recording.num_ticks),
@@ -61,7 +62,3 @@ def _copy(recording: Recording, draft: Path) -> None:
             ("lost_jobs", recording.lost_jobs),
         ):
             file.attrs.modify(name, np.int64(value))
-        file.close()
-    except BaseException:
-        let_go_of(file)
-        raise

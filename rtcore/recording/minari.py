@@ -10,16 +10,15 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from rtcore.files.strict_json import write_json
+from rtcore.recording.hdf5 import new_file
 from rtcore.recording.reader import Recording
 from rtcore.recording.schema import MAIN_FILE, METADATA_FILE, TICKS_FILE, column_of, frame_columns, require_h5py
-from rtcore.recording.writer import bound_index, let_go_of
 from rtcore.scheduling.dispatch import Source, TickKind
 from rtcore.spaces import ActionSpec, ArraySpec, ObservationSpec
 
@@ -70,7 +69,9 @@ def write_minari(recording: Recording, progress: Callable[[int, int], None] = la
     episodes, partial = episodes_of(recording)
     draft = folder / (MAIN_FILE + ".part")
     try:
-        with _Views(recording, draft) as views:
+        draft.unlink(missing_ok=True)
+        with new_file(draft) as file:
+            views = _Views(recording, file)
             for index, episode in enumerate(episodes):
                 views.add(index, episode)
                 if index % 64 == 0:
@@ -137,10 +138,9 @@ def _space(spec: ArraySpec) -> dict[str, Any]:
 class _Views:
     """main_data.hdf5 under a name of its own. With h5py's lower level: its upper one takes six times as long."""
 
-    def __init__(self, recording: Recording, path: Path) -> None:
+    def __init__(self, recording: Recording, file: Any) -> None:
         self._h5py = require_h5py()
-        self._file = self._h5py.File(path, "w", libver="latest")
-        bound_index(self._file)
+        self._file = file
         self._columns: dict[str, tuple[Any, tuple[int, ...], Any]] = {}
         self._frames = [column.name for column in frame_columns(recording.observation)]
         # Parts of a Dict within a Dict are in a group within a group.
@@ -152,19 +152,6 @@ class _Views:
         for name in (*self._frames, *_OF_EACH_STEP.values(), *self._infos):
             kind, shape = recording.stored(name)
             self._columns[name] = (kind, shape[1:], self._h5py.h5s.create_simple(shape))
-
-    def __enter__(self) -> _Views:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            let_go_of(self._file)
-            return
-        try:
-            self._file.close()
-        except (OSError, RuntimeError):
-            let_go_of(self._file)
-            raise
 
     def add(self, index: int, episode: EpisodeRows) -> None:
         group = self._file.create_group(f"episode_{index}")

@@ -12,7 +12,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from rtcore.errors import RecordError, key_of
 from rtcore.files.strict_json import dumps
 from rtcore.memory.layout import LAYOUT_VERSION, LOG_RECORD
 from rtcore.messages import RecordingCounts
+from rtcore.recording.hdf5 import bound_index, let_go_of, new_file
 from rtcore.recording.schema import (
     FORMAT,
     FORMAT_VERSION,
@@ -49,9 +50,6 @@ _BUFFER_BYTES = 1 << 26
 #: Of a larger column, that of frames, a chunk has fewer rows: it is compressed, and read, in one piece.
 _LARGEST_CHUNK_BYTES = 1 << 20
 _END_BYTES = 64
-#: Of HDF5's cache of where its chunks and datasets are: by itself it grows to 32 MiB a file, as that list does.
-_INDEX_BYTES = 1 << 18
-
 _Values = Callable[[str, npt.NDArray[Any]], npt.NDArray[Any]]
 
 
@@ -115,23 +113,26 @@ class RecordingWriter:
         with self._writing():
             remove_recording(folder)
             folder.mkdir(parents=True, exist_ok=True)
-            # "w-": one that is open elsewhere is another recorder's. No chunk cache: chunks are written whole, and HDF5
-            # keeps up to 1 MiB of them for each of the datasets.
-            self._file = h5py.File(self.path, "w-", libver="latest", rdcc_nbytes=0, rdcc_nslots=0)
-            bound_index(self._file)
-            self._write_about(about | ({"kept": kept.to_json()} if kept else {}))
             frames_per_chunk, num_rows = chunking(rate_hz, observation.nbytes)
+            with new_file(self.path) as file:
+                _write_about(file, about | ({"kept": kept.to_json()} if kept else {}))
+                _make_datasets(file.create_group("ticks"), columns, num_rows, frames_per_chunk)
+                _make_datasets(file.create_group("jobs"), job_columns(), num_rows)
+                # Lengths of datasets say nothing after a failed write: only what this counts is whole.
+                flushed = file.create_dataset("flushed", data=np.zeros(2, np.int64))
+                flushed.attrs["meaning"] = "rows of `ticks` and of `jobs` that are whole: written after them"
+            # No chunk cache: chunks are written whole, and HDF5 keeps up to 1 MiB of them for each of the datasets.
+            self._file = h5py.File(self.path, "r+", libver="latest", rdcc_nbytes=0, rdcc_nslots=0)
+            bound_index(self._file)
             self.frames: npt.NDArray[Any] = np.empty((num_rows, *observation.shape), observation.np_dtype)
             self._seen = frames_by_column(observation, self.frames)
             #: What came with the applied actions; None: nothing ever does.
             self.kept: npt.NDArray[Any] | None = np.zeros(num_rows, kept.dtype) if kept else None
             if self.kept is not None:
                 self._seen |= {column_of(name): self.kept[name] for name in kept.names}
-            self.ticks = _Table(self._file.create_group("ticks"), columns, row_dtype, num_rows, frames_per_chunk)
-            self.jobs = _Table(self._file.create_group("jobs"), job_columns(), LOG_RECORD.dtype, num_rows)
-            # Lengths of datasets say nothing after a failed write: only what this counts is whole.
-            self._flushed = self._file.create_dataset("flushed", data=np.zeros(2, np.int64))
-            self._flushed.attrs["meaning"] = "rows of `ticks` and of `jobs` that are whole: written after them"
+            self.ticks = _Table(self._file["ticks"], columns, row_dtype, num_rows)
+            self.jobs = _Table(self._file["jobs"], job_columns(), LOG_RECORD.dtype, num_rows)
+            self._flushed = self._file["flushed"]
             self._file.swmr_mode = True
             self._flush()
 
@@ -196,16 +197,6 @@ class RecordingWriter:
             return np.where(rows["obs_tick"] < 0, -1, rows["tick"] - rows["obs_tick"])
         return _field_of(name, rows)
 
-    def _write_about(self, about: dict[str, Any]) -> None:
-        attributes = self._file.attrs
-        attributes["format"], attributes["format_version"] = FORMAT, FORMAT_VERSION
-        attributes["layout_version"] = LAYOUT_VERSION
-        for name, value in about.items():
-            attributes[name] = dumps(value) if isinstance(value, (dict, list)) else value
-        for name in ("frames", "lost_frames", "jobs", "lost_jobs"):
-            attributes[name] = np.int64(-1)
-        attributes["end"] = _end(UNFINISHED)
-
     def _flush(self) -> None:
         self._file.flush()
         rows = (self.ticks.num_written, self.jobs.num_written)
@@ -218,39 +209,46 @@ class RecordingWriter:
         return failing_as_ours(self.path)
 
 
+def _write_about(file: Any, about: dict[str, Any]) -> None:
+    attributes = file.attrs
+    attributes["format"], attributes["format_version"] = FORMAT, FORMAT_VERSION
+    attributes["layout_version"] = LAYOUT_VERSION
+    for name, value in about.items():
+        attributes[name] = dumps(value) if isinstance(value, (dict, list)) else value
+    for name in ("frames", "lost_frames", "jobs", "lost_jobs"):
+        attributes[name] = np.int64(-1)
+    attributes["end"] = _end(UNFINISHED)
+
+
+def _make_datasets(group: Any, columns: list[RecordedColumn], num_rows: int, frames_per_chunk: int = 1) -> None:
+    """An empty one for each column, of chunks of `num_rows`, or, if they are large, of `frames_per_chunk`."""
+    for column in columns:
+        is_large = column.dtype.itemsize * math.prod(column.shape) * num_rows > _LARGEST_CHUNK_BYTES
+        rows_per_chunk = frames_per_chunk if is_large else num_rows
+        dataset = group.create_dataset(
+            column.name,
+            (0, *column.shape),
+            column.dtype,
+            maxshape=(None, *column.shape),
+            chunks=(rows_per_chunk, *(column.shape)),
+            compression="gzip",
+            compression_opts=1,
+            fletcher32=True,
+            shuffle=column.dtype.itemsize > 1,
+        )
+        dataset.attrs["meaning"] = column.meaning
+        if column.values is not None:
+            dataset.attrs["values"] = json.dumps({int(value): key_of(value) for value in column.values})
+
+
 class _Table:
     """Datasets of one length, filled by chunks of rows from a buffer."""
 
-    def __init__(
-        self,
-        group: Any,
-        columns: list[RecordedColumn],
-        row_dtype: np.dtype[Any],
-        num_rows: int,
-        frames_per_chunk: int = 1,
-    ) -> None:
+    def __init__(self, group: Any, columns: list[RecordedColumn], row_dtype: np.dtype[Any], num_rows: int) -> None:
         self.rows: npt.NDArray[Any] = np.zeros(num_rows, row_dtype)
         self.num_written = 0
         self._filled = 0
-        self._datasets = []
-        for column in columns:
-            is_large = column.dtype.itemsize * math.prod(column.shape) * num_rows > _LARGEST_CHUNK_BYTES
-            rows_per_chunk = frames_per_chunk if is_large else num_rows
-            dataset = group.create_dataset(
-                column.name,
-                (0, *column.shape),
-                column.dtype,
-                maxshape=(None, *column.shape),
-                chunks=(rows_per_chunk, *(column.shape)),
-                compression="gzip",
-                compression_opts=1,
-                fletcher32=True,
-                shuffle=column.dtype.itemsize > 1,
-            )
-            dataset.attrs["meaning"] = column.meaning
-            if column.values is not None:
-                dataset.attrs["values"] = json.dumps({int(value): key_of(value) for value in column.values})
-            self._datasets.append((column, dataset))
+        self._datasets = [(column, group[column.name]) for column in columns]
 
     @property
     def room(self) -> tuple[int, int]:
@@ -285,30 +283,6 @@ def failing_as_ours(path: Path) -> Iterator[None]:
             f"the recording {path} cannot be written: {reason_of(error)}; free some room, or give another folder with "
             "--out"
         ) from error
-
-
-def bound_index(file: Any) -> None:
-    """Keep little of an h5py file's index in memory, however long the file grows."""
-    config = file.id.get_mdc_config()
-    config.set_initial_size = True
-    config.initial_size = config.min_size = config.max_size = _INDEX_BYTES
-    config.incr_mode = config.decr_mode = config.flash_incr_mode = 0
-    file.id.set_mdc_config(config)
-
-
-def let_go_of(file: Any) -> None:
-    """Close an h5py file that could not be written to: as it is on the disk. Nothing if it is closed.
-
-    HDF5 tries again to write what it could not, in vain, and may crash at the process's end (2.0 does): it writes into
-    /dev/null instead.
-    """
-    if not file.id.valid:
-        return
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nowhere, file.id.get_vfd_handle(), inheritable=False)
-    os.close(nowhere)
-    with suppress(OSError, RuntimeError, ValueError):
-        file.close()
 
 
 def _field_of(name: str, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -75,6 +75,8 @@ _WORDS = {
     "simulator": (),
     "run": ("cannot", "no process could be started", "No space", "thread", "full", "room", "fork", "File too large"),
 }
+#: What tells an error, or what was lost by one.
+_WORDS_OF_ERRORS = ("Error", "recording stopped", "Died", "Hung", "Failed", "could not be written", "not written:")
 
 
 @dataclass(frozen=True)
@@ -317,9 +319,7 @@ def judge_end(result: Result, output: str) -> None:
     if result.exitcode == 1 and applied:
         if not any(word in output for one in applied for word in _WORDS[one.fault.role]):
             found.append("exit code 1, and no word of what was hit")
-        if not any(
-            word in output for word in ("Error", "recording stopped", "Died", "Hung", "Failed", "could not be written")
-        ):
+        if not any(word in output for word in _WORDS_OF_ERRORS):
             found.append("exit code 1 without an error in words")
     # An error of another process brings its own traceback, under the program's line. Ctrl-C while Python is about to
     # find the program is answered by Python.

@@ -7,6 +7,8 @@ import json
 import os
 import resource
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -175,6 +177,18 @@ def test_a_full_disk_ends_the_recording_and_not_the_run(tmp_path):
         assert 100 <= kept.num_ticks < ticks_of(tmp_path)[-1], "the run went on"
         assert kept.column("tick").tolist() == ticks_of(tmp_path)[: kept.num_ticks]
     assert played_again(tmp_path).is_identical
+
+
+@pytest.mark.timeout(300)
+def test_however_much_fits_onto_a_disk_a_recording_fails_in_words(tmp_path):
+    """Also while it is begun, mended, or seen by Minari: HDF5 itself crashes, or prints tracebacks (seed 14591)."""
+    program = [sys.executable, "-m", "tests.support.full_disks", str(tmp_path)]
+    ended = subprocess.run(program, check=False, capture_output=True, text=True, timeout=250)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    kinds = {line["kind"]: line for line in map(json.loads, ended.stdout.splitlines())}
+    assert set(kinds) == {"recording", "view", "mended"}
+    for line in kinds.values():
+        assert line["enough"] and len(line["failed"]) > 5
 
 
 @pytest.mark.slow

@@ -223,3 +223,18 @@ def test_who_has_no_file_descriptor_left_to_look_for_orphans_ends_them_once_ther
     command = [sys.executable, "-c", WITHOUT_DESCRIPTORS]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (done.stdout.split(), done.stderr) == (["0", "0", "gone"], "")
+
+
+@pytest.mark.parametrize("role", ["env", "worker"])
+def test_an_order_to_end_that_comes_before_a_child_has_handlers_of_its_own_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    """It went to the handlers of the fork server, which ends by none of them (campaign, seed 14072)."""
+    monkeypatch.setattr(servers, "_shared", servers._Shared())
+    launcher = Launcher(new_run_id(), ("tests.support.launcher_parts", "tests.support.early_orders"))
+    try:
+        child = launcher.start(role, 0, 0, "tests.support.launcher_parts:waits", part_boot())
+        poll_until(launcher, lambda: child.exitcode is not None or child.ready is not None)
+        assert child.exitcode == -signal.SIGTERM
+    finally:
+        launcher.close()

@@ -56,18 +56,20 @@ def film(
     }
     row = FrameRing.private(seen, done.nbytes, 4).row_dtype(np.dtype((done.np_dtype, done.shape)))
     writer = RecordingWriter(folder / FOLDER, seen, done, rate_hz, row, about)
-    for frame, values, applied in zip(frames, headers, actions, strict=True):
-        at = writer.ticks.room[0]
-        for name, value in values._asdict().items():
-            writer.ticks.rows[name][at] = value
-        writer.ticks.rows["action"][at] = applied
-        writer.frames[at] = frame
-        writer.took_ticks(1)
-    if is_finished:
-        writer.lost_frames = headers[-1].frame_seq + 1 - len(headers) if headers else 0
-        writer.close()
-        write_sums(writer.path.parent, [writer.path.name])
-    else:
-        writer.flush(everything=True)
+    try:
+        for frame, values, applied in zip(frames, headers, actions, strict=True):
+            at = writer.ticks.room[0]
+            for name, value in values._asdict().items():
+                writer.ticks.rows[name][at] = value
+            writer.ticks.rows["action"][at] = applied
+            writer.frames[at] = frame
+            writer.took_ticks(1)
+        if is_finished:
+            writer.lost_frames = headers[-1].frame_seq + 1 - len(headers) if headers else 0
+            writer.close()
+            write_sums(writer.path.parent, [writer.path.name])
+        else:
+            writer.flush(everything=True)
+    finally:
         writer.abandon()
     return writer.path

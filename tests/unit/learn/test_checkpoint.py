@@ -6,13 +6,9 @@ import errno
 import json
 import os
 import pickle
-import resource
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +38,7 @@ from rtcore.learn.state import state_of, warn_of_changes, warn_of_unchecked
 from rtcore.memory.master import MasterCopy
 from rtcore.memory.tensors import ParamManifest, ParamTensor
 from rtcore_workers.policies.choice import resolve_policy
+from tests.support.full_disks import files_no_longer_than
 
 pytestmark = pytest.mark.unit
 
@@ -282,19 +279,6 @@ def test_the_optimizer_comes_back_flat_as_it_was(tmp_path: Path) -> None:
 
 
 # -- a full disk -------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def files_no_longer_than(num_bytes: int) -> Iterator[None]:
-    """Writing more is an error, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_full_disk_is_said_once_and_counted_and_the_old_checkpoint_stays(tmp_path: Path, said: list[str]) -> None:

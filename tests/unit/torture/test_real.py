@@ -83,6 +83,8 @@ def ended(exitcode: int, output: str, *hits: tuple[str, str], ticking: bool = Tr
         (1, "rtcore-run: WorkerDied: env 0 (pid 1) died", [("KILL", "env")]),
         (1, "recording stopped: the recorder died", [("SEGV", "recorder")]),
         (1, "rtcore-run: RecordError: the run's files cannot be written: No space left", [("disk", "run")]),
+        # Seed 14562: the disk was full until just after the last tick.
+        (1, "trace     not written: [Errno 28] No space left on device", [("disk", "run")]),
         (143, "", [("TERM", "parent")]),
         (-9, "", [("KILL", "parent")]),
         # Seed 12036: Python was still starting.
