@@ -153,10 +153,15 @@ class ForkServer:
         if not (self.is_shared and _shared.is_on):
             self.end(grace_s, close_channels)
             return
-        for control in self._controls():
-            control.post(RunOver())
-        close_channels()
-        if all(self._is_cleared(control, grace_s) for control in self._controls()):
+        try:
+            for control in self._controls():
+                control.post(RunOver())
+            close_channels()
+            is_cleared = all(self._is_cleared(control, grace_s) for control in self._controls())
+        except BaseException:  # a signal: nobody knows what it would still answer
+            self.end(grace_s)
+            raise
+        if is_cleared:
             for server in _shared.keep(self):
                 server.end(grace_s)
         else:
@@ -169,7 +174,14 @@ class ForkServer:
                 control.close()
         close_channels()
         try:
-            self.process.wait(timeout=grace_s + _END_S)
+            self._await_end(grace_s + _END_S)
+        except BaseException:  # a signal that ends the program: first nothing may be left
+            self._await_end(grace_s + _END_S)
+            raise
+
+    def _await_end(self, limit_s: float) -> None:
+        try:
+            self.process.wait(timeout=limit_s)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

@@ -551,13 +551,14 @@ class Supervisor:
             if launcher is not None:
                 self._await_exits(launcher)
         finally:
-            if launcher is not None:
-                launcher.close()
-            if self.learners is not None:
-                self.learners.close()
-            if self._workers is not None:
-                self._workers.close()
-            unlink_all(self.run_id)
+            with contextlib.ExitStack() as last_first:  # each of them, also if a signal interrupts one
+                last_first.callback(unlink_all, self.run_id)
+                if self._workers is not None:
+                    last_first.callback(self._workers.close)
+                if self.learners is not None:
+                    last_first.callback(self.learners.close)
+                if launcher is not None:
+                    last_first.callback(launcher.close)
 
     def _await_exits(self, launcher: Launcher) -> None:
         """Time for the children to end by themselves: the env process gets `env_timeout_s`, as for a step."""

@@ -235,14 +235,12 @@ class Runtime(TrainedRun):
     def _fail(self, error: BaseException) -> None:
         """Clean up after a start that has failed."""
         self._error = error  # before `_over`: a thread that waits for it reads the error next
-        try:
+        with contextlib.ExitStack() as last_first:  # each of them, also if a signal interrupts one
+            last_first.callback(self._set_over)
+            last_first.callback(self._check_closing)
+            last_first.callback(self._release_folder)
+            last_first.callback(self._supervisor.close)
             self._close_files()
-        finally:
-            self._supervisor.close()
-            self._release_folder()
-            if self.close_failure is not None:
-                error.add_note(str(self.close_failure))
-            self._set_over()
 
     def _warn(self) -> None:
         """A program that embeds rtcore prints no header: warn. rtcore's own programs print it, and switch this off."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -9,16 +10,21 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
+from rtcore import Runtime, shared_imports
 from rtcore.clock import NS_PER_MS
-from rtcore.errors import LauncherDied, StartupError
-from rtcore.memory.segments import new_run_id
+from rtcore.errors import LauncherDied, SharedMemoryError, StartupError
+from rtcore.memory import shared
+from rtcore.memory.segments import Segment, create_segment, files_of, new_run_id
 from rtcore.messages import End
 from rtcore.processes import launcher as launcher_module
 from rtcore.processes import servers
 from rtcore.processes.launcher import Child, Launcher
+from rtcore.processes.servers import ForkServer
 from tests.support.drills import wait_for
 from tests.support.launcher_parts import Ask, Say, part_boot
 
@@ -238,3 +244,41 @@ def test_an_order_to_end_that_comes_before_a_child_has_handlers_of_its_own_is_no
         assert child.exitcode == -signal.SIGTERM
     finally:
         launcher.close()
+
+
+@pytest.mark.parametrize("shares_imports", [False, True])
+def test_a_signal_while_a_failed_start_is_cleaned_up_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, shares_imports: bool
+) -> None:
+    """The fork server had not removed the segments yet, and the program's end killed it (campaign, seed 17040)."""
+    monkeypatch.setattr(servers, "_shared", servers._Shared())
+    made: list[str] = []
+
+    def create(run_id: str, part: str, *rest: Any) -> Segment:
+        if len(made) == 3:
+            waits = (servers, "_await") if shares_imports else (ForkServer, "_await_end")
+            monkeypatch.setattr(*waits, interrupted_once(getattr(*waits)))
+            raise SharedMemoryError("no room")
+        made.append(part)
+        return create_segment(run_id, part, *rest)
+
+    monkeypatch.setattr(shared, "create_segment", create)
+    runtime = Runtime(env_id="CartPole-v1", policy="random", duration=1)
+    with shared_imports() if shares_imports else contextlib.nullcontext():
+        with pytest.raises(KeyboardInterrupt):
+            runtime.start()
+        assert len(made) == 3 and not files_of(runtime.run_id)
+        own = [process for process in psutil.Process().children() if "forkserver" in " ".join(process.cmdline())]
+        assert not own, "it has ended, and so have its children"
+
+
+def interrupted_once(function: Callable[..., Any]) -> Callable[..., Any]:
+    calls: list[None] = []
+
+    def call(*arguments: Any) -> Any:
+        calls.append(None)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return function(*arguments)
+
+    return call
