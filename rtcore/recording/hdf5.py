@@ -30,7 +30,8 @@ def new_file(path: Path) -> Iterator[Any]:
     Raises:
         OSError: Not all of it could be written. What is there has to be removed.
     """
-    with _Sink(path) as sink:
+    with path.open("x+b", buffering=0) as file_on_disk:
+        sink = _Sink(file_on_disk)
         try:
             with require_h5py().File(sink, "w", libver="latest") as file:
                 bound_index(file)
@@ -43,9 +44,9 @@ def new_file(path: Path) -> Iterator[Any]:
 class _Sink(io.RawIOBase):
     """A file whose writes and reads never fail: the first error is kept, and what is written after it goes nowhere."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, file: io.FileIO) -> None:
         self.error: OSError | None = None
-        self._file = path.open("x+b", buffering=0)
+        self._file = file
 
     def readable(self) -> bool:
         return True
@@ -81,11 +82,6 @@ class _Sink(io.RawIOBase):
         with self._keeping_the_error():
             self._file.truncate(size)
         return size or 0
-
-    def close(self) -> None:
-        with self._keeping_the_error():
-            self._file.close()
-        super().close()
 
     @contextmanager
     def _keeping_the_error(self) -> Iterator[None]:

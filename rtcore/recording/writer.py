@@ -133,8 +133,12 @@ class RecordingWriter:
             self.ticks = _Table(self._file["ticks"], columns, row_dtype, num_rows)
             self.jobs = _Table(self._file["jobs"], job_columns(), LOG_RECORD.dtype, num_rows)
             self._flushed = self._file["flushed"]
-            self._file.swmr_mode = True
-            self._flush()
+            try:
+                self._file.swmr_mode = True
+                self._flush()
+            except BaseException:
+                let_go_of(self._file)
+                raise
 
     @property
     def written(self) -> int:
