@@ -82,9 +82,27 @@ def _exitcode(name: str, body: Callable[[], int], outlet: Outlet) -> Any:
 
 def _run(body: Callable[[], int]) -> Any:
     try:
-        return body()
+        with as_signals():
+            return body()
     except SystemExit as end:  # argparse, after --help or a wrong option
         return end.code
+
+
+@contextmanager
+def as_signals() -> Iterator[None]:
+    """An error that compiled code, such as pydantic's, made of a `Stopped` is that again."""
+    try:
+        yield
+        return
+    except RtcoreError:  # also one that came after it, while the program cleaned up: that is news
+        raise
+    except Exception as error:
+        behind: BaseException | None = error
+        while behind is not None and not isinstance(behind, Stopped):
+            behind = behind.__cause__ or behind.__context__
+        if behind is None:
+            raise
+    raise behind
 
 
 def raise_lost_signal() -> None:

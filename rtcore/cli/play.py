@@ -17,6 +17,7 @@ from rtcore.cli.exits import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     Stopped,
+    as_signals,
     stop_if_told,
     stopping_by,
 )
@@ -80,7 +81,8 @@ class Played:
     def noting_error(self) -> Iterator[None]:
         """What goes wrong in the block is kept: the first of all is the news."""
         try:
-            yield
+            with as_signals():
+                yield
         except RtcoreError as error:
             self.error = self.error or error
 

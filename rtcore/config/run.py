@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticSerializationError
 
 from rtcore.config.groups import (
     MOST_PROCESSES,
@@ -302,7 +303,13 @@ class RuntimeConfig(BaseModel):
 
     def to_jsonable(self) -> dict[str, Any]:
         """Every setting as JSON has it, flat; `from_jsonable` of that is this config again."""
-        plain = {name: value for group in self.model_dump(mode="json").values() for name, value in group.items()}
+        try:
+            groups = self.model_dump(mode="json")
+        except PydanticSerializationError as error:
+            if error.__cause__ is None or isinstance(error.__cause__, Exception):
+                raise
+            raise error.__cause__ from None  # a signal came meanwhile, as Ctrl-C does: nothing is wrong with a setting
+        plain = {name: value for group in groups.values() for name, value in group.items()}
         settings = self.settings
         plain |= {name: to_json(settings[name]) for name in _ARGUMENTS}
         unlimited = {name: str(x) for name, x in settings.items() if isinstance(x, float) and math.isinf(x)}

@@ -42,6 +42,13 @@ unused = os.dup(0)
 os.close(unused)
 resource.setrlimit(resource.RLIMIT_NOFILE, (unused, unused))
 """
+STOPPED_WITHIN_PYDANTIC = """from pydantic import BaseModel, field_serializer
+class Told(BaseModel):
+    at: int
+    @field_serializer("at")
+    def kill(self, at):
+        os.kill(os.getpid(), signal.SIGTERM)
+"""
 
 
 @pytest.mark.parametrize(
@@ -54,6 +61,13 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (unused, unused))
         ("os.kill(os.getpid(), signal.SIGINT)", 130, "stopped by SIGINT"),
         ("os.kill(os.getpid(), signal.SIGTERM)", 143, "stopped by SIGTERM"),
         ("os.kill(os.getpid(), signal.SIGHUP)", 129, "stopped by SIGHUP"),
+        # Seed 18227: pydantic makes an error of its own of what is raised while it serializes.
+        (f"{STOPPED_WITHIN_PYDANTIC}Told(at=1).model_dump()", 143, "stopped by SIGTERM"),
+        (
+            f'{STOPPED_WITHIN_PYDANTIC}try: Told(at=1).model_dump()\nfinally: raise PolicyError("no")',
+            1,
+            "prog: PolicyError: no",
+        ),
         (f"{NO_DESCRIPTOR_LEFT}import rtcore.runtime", 1, "Too many open files"),
         (f"{NO_DESCRIPTOR_LEFT}import _queue", 1, "Raise the limit of open files (ulimit -n)"),
         (f'{NO_DESCRIPTOR_LEFT}raise PolicyError("no")', 1, "prog: PolicyError: no"),

@@ -8,7 +8,7 @@ import math
 import os
 import tomllib
 from fractions import Fraction
-from pathlib import Path
+from pathlib import Path, PosixPath
 from typing import Any
 
 import numpy as np
@@ -213,3 +213,17 @@ def test_every_setting_works_or_is_refused_by_name_however_extreme(
         finally:
             simulation.close()
         assert simulation.stats().counters["ticks"] > 0
+
+
+def test_ctrl_c_while_settings_are_written_down_is_ctrl_c() -> None:
+    """Seed 18227 of `rtcore-torture real`: pydantic makes an error of its own of what is raised meanwhile."""
+
+    class Interrupted(PosixPath):
+        def __fspath__(self) -> str:
+            raise KeyboardInterrupt
+
+        __str__ = __fspath__
+
+    config = make_config(env_id="CartPole-v1", policy="random").replace(out=Interrupted("x"))
+    with pytest.raises(KeyboardInterrupt):
+        config.to_jsonable()
