@@ -99,7 +99,7 @@ def as_signals() -> Iterator[None]:
     except Exception as error:
         behind: BaseException | None = error
         while behind is not None and not isinstance(behind, Stopped):
-            behind = behind.__cause__ or behind.__context__
+            behind = behind.__cause__  # not its context: what goes wrong on the way out is a fault, and no signal
         if behind is None:
             raise
     raise behind

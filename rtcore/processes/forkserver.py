@@ -237,7 +237,10 @@ class _Server:
         return Forked(request.token, pid, ours.detach())
 
     def _run_child(self, request: Fork, end: socket.socket, server_pid: int, blocked: set[int]) -> NoReturn:
-        """In the child: never returns into the server's code, whatever the entry does. `blocked`: from then on."""
+        """In the child: never returns into the server's code, whatever the entry does.
+
+        `blocked`: the signals that are blocked once it has handlers of its own; until then those that would end it are.
+        """
         exitcode = 1
         try:
             ctypes.CDLL(None).prctl(_PR_SET_NAME, f"rt-{request.name}".encode()[:15])

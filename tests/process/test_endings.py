@@ -81,6 +81,11 @@ def test_an_end_has_the_exit_code_that_the_readme_says(body, exitcode, words):
     assert bool(words) == bool(done.stderr)
 
 
+def test_a_fault_on_the_way_out_after_a_signal_is_not_taken_for_the_signal():
+    done = end_of('try: os.kill(os.getpid(), signal.SIGTERM)\nfinally: raise ValueError("its own")')
+    assert done.returncode == 1 and "ValueError: its own" in done.stderr
+
+
 DROPS = """class Drops:
     def __del__(self):
         {}
