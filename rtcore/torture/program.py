@@ -115,7 +115,10 @@ class Program:
         return self.process.returncode
 
     def roles(self) -> dict[str, psutil.Process]:
-        """Its processes: parent, forkserver, env, worker0, ..., learner0, recorder, simulator."""
+        """Its processes: parent, forkserver, env, worker0, ..., learner0, recorder, simulator.
+
+        A child that has just been forked still goes by the name of its parent, which psutil lists before it.
+        """
         found: dict[str, psutil.Process] = {}
         with suppress(psutil.Error):
             found["parent"] = psutil.Process(self.pid)
@@ -123,9 +126,9 @@ class Program:
                 with suppress(psutil.Error):
                     name, words = child.name(), child.cmdline()
                     if name.startswith("rt-"):
-                        found[name.removeprefix("rt-")] = child
+                        found.setdefault(name.removeprefix("rt-"), child)
                     elif "rtcore.processes.forkserver" in words:
-                        found["forkserver"] = child
+                        found.setdefault("forkserver", child)
                     elif tuple(words) == SIMULATOR:
                         found["simulator"] = child
         return found
