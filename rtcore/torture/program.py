@@ -115,7 +115,7 @@ class Program:
         return self.process.returncode
 
     def roles(self) -> dict[str, psutil.Process]:
-        """Its processes: parent, forkserver, env, worker0, ..., learner0, recorder, simulator.
+        """Its processes: parent, forkserver, env, worker0, ..., learner0, holder0, recorder, simulator.
 
         A child that has just been forked still goes by the name of its parent, which psutil lists before it.
         """

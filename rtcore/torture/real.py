@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import importlib.util
 import json
+import math
 import os
 import random
 import shutil
@@ -69,6 +70,7 @@ _WORDS = {
     "worker": ("worker ", "head"),
     "env": ("env 0", "env process", "the world", "Environment"),
     "learner": ("learner ",),
+    "holder": ("holder", "worker "),  # its workers go down with it
     "recorder": ("recorder", "recording"),
     "forkserver": ("fork server", "LauncherDied", "no process could be started"),
     "parent": ("closed while", "stopped by", "cannot", "open files", "file descriptor", "thread"),
@@ -181,6 +183,9 @@ def plan_case(seed: int) -> Case:
     words += ["--no-pictures"] if keeps and seed % 4 else []
     roles = ["worker"] * 3 + ["env"] * 2 + ["forkserver", "parent", "parent", "simulator"]
     roles += ["learner"] * 2 * bool(learners) + ["recorder"] * 2 * record
+    if "synthetic" not in words and random.Random(f"holder {seed}").random() < 0.3:
+        words += ["--weights-sharing", "stand-in"]
+        roles += ["holder"] * 4
     planned = _plan_faults(draw, roles, duration_s, learn=learn, keeps=keeps)
     return Case(
         seed=seed,
@@ -347,10 +352,10 @@ def _allowed(case: Case, one: Applied, *, alone: bool) -> set[int]:
             return {-number, 0} if at_the_end else {-number}  # it may have had its exit code already
         return {-number, 128 + number, 0}
     if kind == "STOP":
-        limits = {"worker": case.hang_s, "learner": case.hang_s, "env": case.env_s}
+        limits = {"worker": case.hang_s, "learner": case.hang_s, "env": case.env_s, "holder": math.inf}
         limit_s = limits.get(role, _RECORDER_S if role == "recorder" else _FORKSERVER_S)
         return {0, 1} if fault.hold_s > 0.8 * limit_s else {0}
-    if role in ("worker", "learner"):
+    if role in ("worker", "learner", "holder"):
         survives = ticking and case.max_restarts > 0 and alone and not at_the_end
         return {0} if survives else {0, 1}
     return {0, 1} if at_the_end else {1}

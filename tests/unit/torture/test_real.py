@@ -50,7 +50,7 @@ def test_a_seed_plans_the_same_run_and_the_same_faults_each_time() -> None:
 
 def test_three_hundred_seeds_hit_every_role_at_every_phase_with_every_kind_of_fault() -> None:
     planned = [fault for seed in range(300) for fault in plan_case(seed).faults]
-    roles = {"worker", "env", "forkserver", "parent", "learner", "recorder", "simulator", "run"}
+    roles = {"worker", "env", "forkserver", "parent", "learner", "recorder", "holder", "simulator", "run"}
     moments = {"import", "world", "workers", "rehearsal", "first tick", "run", "publication", "checkpoint", "shutdown"}
     assert {fault.role for fault in planned} == roles
     assert {fault.moment for fault in planned} == moments
