@@ -79,6 +79,8 @@ def ended(exitcode: int, output: str, *hits: tuple[str, str], ticking: bool = Tr
         (0, "", [("KILL", "worker")]),
         (0, "", [("STOP", "env")]),
         (0, "", [("INT", "learner")]),
+        (0, "", [("KILL", "holder")]),
+        (0, "", [("STOP", "holder")]),
         (0, "", [("freeze", "run")]),
         (1, "rtcore-run: WorkerDied: env 0 (pid 1) died", [("KILL", "env")]),
         (1, "recording stopped: the recorder died", [("SEGV", "recorder")]),
@@ -100,6 +102,8 @@ def test_an_end_as_documented_is_no_violation(exitcode: int, output: str, hits: 
     [
         (1, "Error", [], "exit code 1"),
         (1, "worker 2 died: Error", [("KILL", "worker")], "exit code 1"),
+        (1, "holder 0 died: Error", [("KILL", "holder")], "exit code 1"),
+        (1, "holder 0 died: Error", [("STOP", "holder")], "exit code 1"),
         (0, "", [("KILL", "env")], "exit code 0"),
         (1, "some Error", [("KILL", "env")], "no word"),
         (1, "env 0 went", [("KILL", "env")], "without an error"),
