@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,7 +50,7 @@ def episodes_of(recording: Recording) -> tuple[list[EpisodeRows], int]:
     stepped = recording.column("source") != Source.HELD
     over = recording.column("terminated") | recording.column("truncated")
     found, partial = [], int(len(whole) > 0 and not (len(resets) and resets[0] == 0))
-    for number, begin, end in zip(numbers, resets.tolist(), [*resets[1:].tolist(), len(whole)], strict=True):
+    for number, (begin, end) in zip(numbers, pairwise([*resets.tolist(), len(whole)]), strict=True):
         gaps = np.flatnonzero(~whole[begin + 1 : end + 1])
         stop = begin + 1 + int(gaps[0]) if len(gaps) else end
         # A gap before the episode was over may have held steps of it; rows after a gap are of another one.

@@ -411,6 +411,21 @@ def test_an_episode_whose_end_was_lost_is_left_out(tmp_path):
     assert ([episode.num_steps for episode in episodes], partial) == ([3], 1)
 
 
+@pytest.mark.parametrize("played", [0, 40])
+def test_a_recording_without_any_reset_is_a_view_without_episodes(tmp_path, played):
+    """Seed 26524 of `rtcore-torture real`: the recorder was away while the ring lapped the only one."""
+    bench = Bench(tmp_path, slots=16)
+    if played:
+        bench.publish(1, kind=TickKind.RESET, source=Source.HELD, terminated=0, truncated=0)
+        bench.publish(played, kind=TickKind.ACTED, source=Source.POLICY, terminated=0, truncated=0)
+        bench.reader.collect()
+    bench.writer.close()
+    with Recording(tmp_path) as recording:
+        assert episodes_of(recording) == ([], int(played > 0))
+        assert write_minari(recording) == 0
+    assert len(minari.MinariDataset(tmp_path)) == 0
+
+
 # -- settings ----------------------------------------------------------------------------------------------------
 
 
