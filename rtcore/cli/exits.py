@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 import warnings
@@ -15,6 +14,7 @@ from typing import Any, NoReturn
 
 from rtcore.cli.streams import Outlet, ReaderGone, guard_streams, refusal_of
 from rtcore.errors import ConfigError, ContractBroken, RecordError, RtcoreError, RtcoreWarning, no_descriptor
+from rtcore.host.forks import not_in_forks
 from rtcore.report.log import lines_to, show_on_stderr
 
 EXIT_FAILED = 1
@@ -124,15 +124,9 @@ def stop_if_told() -> None:
 @contextmanager
 def signals_as_exceptions() -> Iterator[None]:
     """SIGINT, SIGTERM and SIGHUP become `Stopped` in the main thread, at any moment of the block."""
-
-    owner = os.getpid()
     _raised.clear()
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:  # a process that a world forked: for that a signal is what it is anywhere
-            signal.signal(signum, signal.SIG_DFL)
-            os.kill(os.getpid(), signum)
-            return
         # Once: what follows is cleaning up, which must not be interrupted by an impatient second Ctrl-C.
         for number in before:
             signal.signal(number, signal.SIG_IGN)
@@ -193,7 +187,7 @@ def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[dict
     before: dict[signal.Signals, Any] = {}
     for number in _SIGNALS:
         if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
-            before[number] = signal.signal(number, handler)
+            before[number] = signal.signal(number, not_in_forks(handler))
     try:
         yield before
     finally:

@@ -30,6 +30,7 @@ from typing import Any, NoReturn
 
 from rtcore.clock import NS_PER_S, MonotonicClock
 from rtcore.errors import no_descriptor
+from rtcore.host.forks import not_in_forks
 from rtcore.host.watchdog import Watchdog
 
 #: The child that gets SIGTERM before SIGKILL. Its descendants may be in any process group.
@@ -187,7 +188,7 @@ def begin_child(name: str) -> None:
     """Right after the fork: remove the fork server's signal handlers and exit functions from the child."""
     if name == ENV:
         for signum in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(signum, _raise_termination_requested(os.getpid(), os.getppid()))
+            signal.signal(signum, not_in_forks(_raise_termination_requested(os.getppid())))
         sys.excepthook, sys.unraisablehook = _show, _show_unraisable
         if sys.stderr is not None:
             faulthandler.register(SHOW_STACK, file=2)
@@ -254,12 +255,8 @@ _ending: list[bool] = []
 _closing_limit_s: list[float] = [_LONGEST_GRACE_S]
 
 
-def _raise_termination_requested(owner: int, parent: int) -> Any:
+def _raise_termination_requested(parent: int) -> Any:
     def stop(signum: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:  # a process that the world forked: there the signal has its default effect
-            signal.signal(signum, signal.SIG_DFL)
-            os.kill(os.getpid(), signum)
-            return
         if os.getppid() != parent:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.setitimer(signal.ITIMER_REAL, _closing_limit_s[0])

@@ -189,6 +189,13 @@ def test_an_env_process_that_dies_by_a_signal_fails_the_run(
         assert_made_safe(tmp_path)
 
 
+def test_an_order_to_end_while_a_world_starts_a_process_ends_both(run_here: Run, tmp_path: Path) -> None:
+    done = run_here(*run_of(tmp_path, "--ticks", "30", "--startup-timeout-s", "60", ended_with_new_daemon=True))
+    assert done.returncode == 1, done.stdout
+    assert "env 0" in done.stderr
+    assert "SIGTERM" in done.stderr
+
+
 @pytest.mark.parametrize("how", ["ended_at", "failing_at"], ids=["dropped", "made an error of the world's"])
 def test_an_order_to_end_that_a_world_loses_ends_it_at_the_next_tick(run_here: Run, how: str, tmp_path: Path) -> None:
     done = run_here(*run_of(tmp_path, "--ticks", "3000", "--out", str(tmp_path / "out"), **{how: 60}))

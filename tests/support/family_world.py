@@ -53,6 +53,7 @@ class Family(gymnasium.Env[Any, Any]):
         ended_at: int = 0,
         failing_at: int = 0,
         how_closing: str = "",
+        ended_with_new_daemon: bool = False,
     ) -> None:
         self._notes, self._hang_at, self._raise_at, self._how_closing = Path(notes), hang_at, raise_at, how_closing
         self._ended_at, self._failing_at = ended_at, failing_at
@@ -61,6 +62,8 @@ class Family(gymnasium.Env[Any, Any]):
         self._session = subprocess.Popen(["sleep", "3600"], start_new_session=True)
         daemon = multiprocessing.get_context("fork").Process(target=_sleep, daemon=True)
         daemon.start()
+        if ended_with_new_daemon:
+            os.kill(os.getpid(), signal.SIGTERM)
         # As daemons do: the middle one ends, and the grandchild is nobody's.
         subprocess.run("setsid sleep 3600 & echo $! > grandchild", shell=True, check=True, cwd=notes)
         pids = (self._child.pid, self._session.pid, daemon.pid, int((self._notes / "grandchild").read_text()))
