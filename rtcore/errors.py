@@ -67,6 +67,18 @@ def no_descriptor(error: BaseException) -> int:
     return next((code for words, code in _NO_DESCRIPTOR_WORDS.items() if words in str(error)), 0)
 
 
+def no_descriptor_behind(error: BaseException) -> BaseException | None:
+    """What `error` was made of, if that came of no file descriptor being left: then nothing that was given is wrong."""
+    cause: BaseException | None = error
+    seen: list[BaseException] = []
+    while cause is not None and cause not in seen:  # one may be raised from itself
+        if no_descriptor(cause):
+            return cause
+        seen.append(cause)
+        cause = cause.__cause__
+    return None
+
+
 class RtcoreError(Exception):
     """Base of all errors that rtcore raises on purpose. Its text is safe to print, whatever it quotes."""
 

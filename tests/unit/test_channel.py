@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import resource
@@ -17,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtcore.channel import Channel
+from rtcore.cli.exits import EXIT_BAD_INPUT, EXIT_FAILED, say_error
 from rtcore.errors import ChannelError, ConfigError, EnvironmentFailed, PolicyError
 from rtcore.messages import End, Failed, Forked, LearnerReady, WeightSizes
 from tests.support.drawn import examples
@@ -246,6 +248,19 @@ def test_an_error_that_names_anothers_shows_where_that_one_was_raised_and_says_n
     assert '{}["lost"]' in failed.traceback
     assert failed.text not in failed.traceback
     assert failed.traceback.count("Traceback") == 1
+
+
+def test_a_setting_that_nothing_was_left_to_read_with_is_not_blamed() -> None:
+    lack = OSError(errno.EMFILE, os.strerror(errno.EMFILE), "blocks.gb")
+    refused = ConfigError("cannot use the ROM blocks.gb. Give an unmodified one.")
+    refused.__cause__ = ValueError("cannot use the ROM blocks.gb")
+    refused.__cause__.__cause__ = lack
+    assert (Failed.of(refused).kind, Failed.of(refused).text) == ("OSError", str(lack))
+    assert say_error("rtcore-run", refused) == EXIT_FAILED
+    lack.errno = errno.EACCES
+    lack.__cause__ = lack
+    assert Failed.of(refused).kind == "ConfigError"
+    assert say_error("rtcore-run", refused) == EXIT_BAD_INPUT
 
 
 def test_what_a_child_raised_arrives_whole_or_says_how_much_is_missing() -> None:
