@@ -67,12 +67,13 @@ def no_descriptor(error: BaseException) -> int:
     return next((code for words, code in _NO_DESCRIPTOR_WORDS.items() if words in str(error)), 0)
 
 
-def no_descriptor_behind(error: BaseException) -> BaseException | None:
-    """What `error` was made of, if that came of no file descriptor being left: then nothing that was given is wrong."""
+def shortage_behind(error: BaseException) -> BaseException | None:
+    """What `error` was made of, if that was a lack of descriptors, processes or memory: no setting is wrong then."""
     cause: BaseException | None = error
     seen: list[BaseException] = []
     while cause is not None and cause not in seen:  # one may be raised from itself
-        if no_descriptor(cause):
+        lacks = isinstance(cause, OSError) and cause.errno in (errno.EAGAIN, errno.ENOMEM)
+        if lacks or isinstance(cause, MemoryError) or no_descriptor(cause):
             return cause
         seen.append(cause)
         cause = cause.__cause__

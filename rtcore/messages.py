@@ -9,7 +9,7 @@ from typing import Any
 from rtcore.channel import Message
 from rtcore.config.resolved import ResolvedRun
 from rtcore.config.run import RuntimeConfig
-from rtcore.errors import ConfigError, RtcoreError, no_descriptor_behind, printable, shortened, words_of
+from rtcore.errors import ConfigError, RtcoreError, printable, shortage_behind, shortened, words_of
 from rtcore.memory.layout import Layout
 from rtcore.spaces import ActionSpec, Block, ObservationSpec, PolicyNeeds
 
@@ -251,7 +251,7 @@ class Failed(Message):
     def of(cls, error: BaseException) -> Failed:
         """Whole, or shortened and saying so; printable on any terminal, even if the exception itself is not."""
         if isinstance(error, ConfigError):
-            error = no_descriptor_behind(error) or error
+            error = shortage_behind(error) or error
         # A user's world or policy that raised is shown with its own traceback, without the way of our error from there;
         # our own errors say everything themselves.
         cause = error.__cause__

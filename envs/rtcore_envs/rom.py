@@ -65,11 +65,12 @@ def emulator_errors(path: Path) -> Iterator[None]:
     """Turns whatever the emulator raises while loading the ROM of `path` into `RomError`.
 
     PyBoy raises many types for a bad header (a KeyError for an unknown RAM size), so every Exception is
-    caught.
+    caught but those of the machine: the ROM has been read before, and what starts no process, or finds no room
+    or file descriptor, says nothing about it.
     """
     try:
         yield
-    except ImportError:
+    except (ImportError, OSError, MemoryError):
         raise
     except Exception as error:
         got = f"{type(error).__name__}: {error}"

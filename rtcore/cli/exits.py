@@ -20,7 +20,7 @@ from rtcore.errors import (
     RtcoreError,
     RtcoreWarning,
     no_descriptor,
-    no_descriptor_behind,
+    shortage_behind,
 )
 from rtcore.host.forks import not_in_forks
 from rtcore.report.log import lines_to, show_on_stderr
@@ -214,7 +214,7 @@ def say_error(program: str, error: Exception) -> int:
     """Tell the user what went wrong, a child's traceback included; returns the exit code."""
     _tell(f"{program}: {type(error).__name__}: ", str(error), getattr(error, "__notes__", ()))
     own = {ConfigError: EXIT_BAD_INPUT, ContractBroken: EXIT_CONTRACT_BROKEN}
-    if no_descriptor_behind(error):
+    if shortage_behind(error):
         return EXIT_FAILED
     return next((code for kind, code in own.items() if isinstance(error, kind)), EXIT_FAILED)
 

@@ -250,17 +250,34 @@ def test_an_error_that_names_anothers_shows_where_that_one_was_raised_and_says_n
     assert failed.traceback.count("Traceback") == 1
 
 
-def test_a_setting_that_nothing_was_left_to_read_with_is_not_blamed() -> None:
-    lack = OSError(errno.EMFILE, os.strerror(errno.EMFILE), "blocks.gb")
+@pytest.mark.parametrize(
+    "lack",
+    [
+        OSError(errno.EMFILE, "Too many open files", "blocks.gb"),
+        OSError(errno.EAGAIN, "Resource temporarily unavailable"),
+        ImportError("libz.so: cannot open shared object file: Too many open files"),
+        MemoryError(),
+    ],
+    ids=lambda lack: type(lack).__name__,
+)
+def test_a_setting_that_nothing_was_left_to_read_with_is_not_blamed(lack: Exception) -> None:
+    refused = refused_for(lack)
+    assert (Failed.of(refused).kind, Failed.of(refused).text) == (type(lack).__name__, str(lack))
+    assert say_error("rtcore-run", refused) == EXIT_FAILED
+
+
+def test_a_setting_that_cannot_be_read_is() -> None:
+    lack = PermissionError(errno.EACCES, "Permission denied")
+    lack.__cause__ = lack
+    assert Failed.of(refused_for(lack)).kind == "ConfigError"
+    assert say_error("rtcore-run", refused_for(lack)) == EXIT_BAD_INPUT
+
+
+def refused_for(lack: Exception) -> ConfigError:
     refused = ConfigError("cannot use the ROM blocks.gb. Give an unmodified one.")
     refused.__cause__ = ValueError("cannot use the ROM blocks.gb")
     refused.__cause__.__cause__ = lack
-    assert (Failed.of(refused).kind, Failed.of(refused).text) == ("OSError", str(lack))
-    assert say_error("rtcore-run", refused) == EXIT_FAILED
-    lack.errno = errno.EACCES
-    lack.__cause__ = lack
-    assert Failed.of(refused).kind == "ConfigError"
-    assert say_error("rtcore-run", refused) == EXIT_BAD_INPUT
+    return refused
 
 
 def test_what_a_child_raised_arrives_whole_or_says_how_much_is_missing() -> None:

@@ -10,7 +10,7 @@ import pytest
 from rtcore_envs.blocks import BlocksEnv
 from rtcore_envs.catch import CatchEnv
 from rtcore_envs.errors import RomError
-from rtcore_envs.rom import HEADER_CHECKSUM, header_checksum
+from rtcore_envs.rom import HEADER_CHECKSUM, emulator_errors, header_checksum
 
 pytestmark = pytest.mark.unit
 
@@ -89,6 +89,12 @@ def test_rom_error_survives_the_way_between_processes():
     error = RomError(Path("a.gb"), "x", "y", "Do z.")
     copy = pickle.loads(pickle.dumps(error))
     assert (str(copy), copy.path) == (str(error), error.path)
+
+
+@pytest.mark.parametrize("lack", [BlockingIOError(11, "no process"), OSError(24, "no descriptor"), MemoryError()])
+def test_a_machine_that_lacks_something_is_no_fault_of_the_rom(lack):
+    with pytest.raises(type(lack)), emulator_errors(Path("a.gb")):
+        raise lack
 
 
 def test_rom_error_is_a_value_error():
