@@ -261,6 +261,7 @@ def test_an_error_that_names_anothers_shows_where_that_one_was_raised_and_says_n
     ids=lambda lack: type(lack).__name__,
 )
 def test_a_setting_that_nothing_was_left_to_read_with_is_not_blamed(lack: Exception) -> None:
+    """Of the campaign, seeds 28011 and 30815."""
     refused = refused_for(lack)
     assert (Failed.of(refused).kind, Failed.of(refused).text) == (type(lack).__name__, str(lack))
     assert say_error("rtcore-run", refused) == EXIT_FAILED
