@@ -6,6 +6,8 @@ import textwrap
 
 import pytest
 
+pytestmark = pytest.mark.unit
+
 
 def said_by(script: str) -> str:
     """What a program of its own prints: a handler is not taken back."""
